@@ -1,0 +1,1 @@
+"""The networks in PyTorch; needed for training and export, never for serving."""

@@ -1,0 +1,192 @@
+"""The networks of Lifespan Age Transformation Synthesis (Or-El et al., ECCV 2020)."""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model.networks.layers import EqualConv2d, EqualLinear, ModulatedConv2d, PixelNorm
+
+
+@dataclass(frozen=True)
+class LifespanShape:
+    """Sizes of the generator; the defaults are the published ones. Any resolution fits them."""
+
+    width: int = 64
+    code: int = 300
+    latent: int = 256
+
+
+class IdentityEncoder(nn.Module):
+    """E_id: image (N, 3, R, R) in [-1, 1] -> identity (N, 4 width, R/4, R/4).
+
+    ReLU, not LeakyReLU: the authors report that the latter collapses training.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(
+            [
+                EqualConv2d(3, width, 7, padding=3),
+                EqualConv2d(width, 2 * width, 3, stride=2, padding=1),
+                EqualConv2d(2 * width, 4 * width, 3, stride=2, padding=1),
+            ]
+        )
+        self.residuals = nn.ModuleList(ResidualBlock(4 * width) for _ in range(4))
+        self.normalise = PixelNorm()
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image
+        for convolution in self.convolutions:
+            x = functional.relu(self.normalise(convolution(x)))
+        for residual in self.residuals:
+            x = residual(x)
+        return x
+
+
+class ResidualBlock(nn.Module):
+    """x + PixelNorm(conv(ReLU(PixelNorm(conv(x))))); nothing after the sum. The shape stays."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = EqualConv2d(channels, channels, 3, padding=1)
+        self.second = EqualConv2d(channels, channels, 3, padding=1)
+        self.normalise = PixelNorm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.normalise(self.first(x)))
+        return x + self.normalise(self.second(y))
+
+
+class AgeEncoder(nn.Module):
+    """E_age: image (N, 3, R, R) in [-1, 1] -> estimated age code (N, code). Training only."""
+
+    def __init__(self, width: int = 64, code: int = 300) -> None:
+        super().__init__()
+        channels = [width * 2**level for level in range(5)]
+        self.convolutions = nn.ModuleList([EqualConv2d(3, width, 7, padding=3)])
+        for inputs, outputs in itertools.pairwise(channels):
+            self.convolutions.append(EqualConv2d(inputs, outputs, 3, stride=2, padding=1))
+        self.head = EqualConv2d(channels[-1], code, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image
+        for convolution in self.convolutions:
+            x = functional.leaky_relu(convolution(x), 0.2)
+        return self.head(x).mean(dim=(2, 3))
+
+
+class MappingNetwork(nn.Module):
+    """M: age code z (N, code) -> latent w (N, latent).
+
+    PixelNorm on the input and after every layer; LeakyReLU after all but the last.
+    """
+
+    def __init__(self, code: int = 300, latent: int = 256, layers: int = 8) -> None:
+        super().__init__()
+        sizes = [code] + [latent] * layers
+        self.layers = nn.ModuleList(
+            EqualLinear(inputs, outputs) for inputs, outputs in itertools.pairwise(sizes)
+        )
+        self.normalise = PixelNorm()
+
+    def forward(self, code: Tensor) -> Tensor:
+        *hidden, last = self.layers
+        x = self.normalise(code)
+        for layer in hidden:
+            x = self.normalise(functional.leaky_relu(layer(x), 0.2))
+        return self.normalise(last(x))
+
+
+class StyledBlock(nn.Module):
+    """Two modulated convolutions, LeakyReLU x sqrt 2 and PixelNorm after each."""
+
+    def __init__(self, inputs: int, outputs: int, latent: int, upsample: bool = False) -> None:
+        super().__init__()
+        self.first = ModulatedConv2d(inputs, outputs, latent, upsample)
+        self.second = ModulatedConv2d(outputs, outputs, latent)
+        self.normalise = PixelNorm()
+
+    def forward(self, x: Tensor, latent: Tensor) -> Tensor:
+        for convolution in (self.first, self.second):
+            x = functional.leaky_relu(convolution(x, latent), 0.2) * math.sqrt(2)
+            x = self.normalise(x)
+        return x
+
+
+class Decoder(nn.Module):
+    """F: identity (N, 4 width, R/4, R/4), latent w (N, latent) -> image (N, 3, R, R) in [-1, 1]."""
+
+    def __init__(self, width: int = 64, latent: int = 256) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(StyledBlock(4 * width, 4 * width, latent) for _ in range(4))
+        self.blocks.append(StyledBlock(4 * width, 2 * width, latent, upsample=True))
+        self.blocks.append(StyledBlock(2 * width, width, latent, upsample=True))
+        self.to_rgb = EqualConv2d(width, 3, 1)
+
+    def forward(self, identity: Tensor, latent: Tensor) -> Tensor:
+        x = identity
+        for block in self.blocks:
+            x = block(x, latent)
+        return torch.tanh(self.to_rgb(x))
+
+
+class LifespanGenerator(nn.Module):
+    """G = F(E_id(image), M(z)), with the age encoder E_age that trains beside them.
+
+    Image (N, 3, R, R) in [-1, 1], age code z (N, code) -> image of the same shape.
+    """
+
+    def __init__(self, shape: LifespanShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.identity_encoder = IdentityEncoder(shape.width)
+        self.age_encoder = AgeEncoder(shape.width, shape.code)
+        self.mapping = MappingNetwork(shape.code, shape.latent)
+        self.decoder = Decoder(shape.width, shape.latent)
+
+    def forward(self, image: Tensor, code: Tensor) -> Tensor:
+        return self.decoder(self.identity_encoder(image), self.mapping(code))
+
+    def slow_parameters(self) -> Iterator[nn.Parameter]:
+        """The mapping network's and the style affines': trained at a hundredth of the rate."""
+        yield from self.mapping.parameters()
+        for module in self.decoder.modules():
+            if isinstance(module, ModulatedConv2d):
+                yield from module.affine.parameters()
+
+    def fast_parameters(self) -> Iterator[nn.Parameter]:
+        """All others."""
+        slow = {id(parameter) for parameter in self.slow_parameters()}
+        yield from (p for p in self.parameters() if id(p) not in slow)
+
+
+class EncoderShell(nn.Module):
+    """What is exported as encoder.onnx: image uint8 (M, R, R, 3) RGB -> identity (M, C, r, r)."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.encoder(image.permute(0, 3, 1, 2).float() / 127.5 - 1.0)
+
+
+class DecoderShell(nn.Module):
+    """What is exported as decoder.onnx: one picture per entry of `index`.
+
+    identity (M, ...), index int64 (N,), latent (N, K) -> image uint8 (N, R, R, 3) RGB.
+    """
+
+    def __init__(self, decoder: nn.Module) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, identity: Tensor, index: Tensor, latent: Tensor) -> Tensor:
+        image = self.decoder(identity[index], latent).float()
+        level = torch.round((image + 1.0) * 127.5).clamp(0.0, 255.0)
+        return level.permute(0, 2, 3, 1).to(torch.uint8)

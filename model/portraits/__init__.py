@@ -1,0 +1,1 @@
+"""The picture the model eats: photo to portrait, and back. Free of torch."""

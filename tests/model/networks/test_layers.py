@@ -1,0 +1,69 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from model.networks.layers import (
+    EqualConv2d,
+    ModulatedConv2d,
+    PixelNorm,
+    blur,
+    pooled_convolution,
+    upsampled_convolution,
+)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+def test_pixel_norm_gives_every_pixel_unit_power():
+    y = PixelNorm()(torch.randn(2, 16, 3, 3) * 7)
+    torch.testing.assert_close(y.square().mean(1), torch.ones(2, 3, 3), atol=1e-4, rtol=0)
+
+
+def test_pixel_norm_of_half_precision_does_not_overflow():
+    assert PixelNorm()(torch.full((1, 4, 1, 1), 3e4, dtype=torch.float16)).isfinite().all()
+
+
+def test_the_blur_equals_the_depthwise_binomial_kernel():
+    x = torch.randn(2, 3, 6, 5)
+    row = torch.tensor([1.0, 2.0, 1.0]) / 4
+    kernel = (row[:, None] * row).expand(3, 1, 3, 3)
+    torch.testing.assert_close(blur(x), functional.conv2d(x, kernel, padding=1, groups=3))
+
+
+def test_the_four_phases_equal_upsampling_then_convolving():
+    x, weight = torch.randn(2, 5, 4, 6), torch.randn(7, 5, 3, 3)
+    up = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+    wanted = functional.conv2d(functional.pad(up, (1, 1, 1, 1), "reflect"), weight)
+    torch.testing.assert_close(upsampled_convolution(x, weight), wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_modulated_activations_equal_kernels_modulated_per_sample():
+    layer = ModulatedConv2d(6, 5, 4)
+    x, latent = torch.randn(3, 6, 8, 8), torch.randn(3, 4)
+    style = 1 + PixelNorm()(layer.affine(latent))
+    padded = functional.pad(x, (1, 1, 1, 1), "reflect")
+    for i in range(3):
+        kernel = layer.weight * layer.scale * style[i][None, :, None, None]
+        kernel = kernel * torch.rsqrt(kernel.square().sum((1, 2, 3), keepdim=True) + 1e-5)
+        wanted = functional.conv2d(padded[i : i + 1], kernel) + layer.bias
+        torch.testing.assert_close(layer(x, latent)[i : i + 1], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_equalised_weights_are_scaled_by_their_fan_in():
+    layer = EqualConv2d(8, 4, 3)
+    assert layer.scale == pytest.approx(math.sqrt(2 / 72))
+    x = torch.randn(1, 8, 3, 3)
+    wanted = (x * layer.weight * layer.scale).sum((1, 2, 3)) + layer.bias
+    torch.testing.assert_close(layer(x).flatten(), wanted)
+
+
+def test_the_strided_window_equals_convolving_then_pooling():
+    x, weight, bias = torch.randn(2, 5, 6, 8), torch.randn(7, 5, 3, 3), torch.randn(7)
+    full = functional.conv2d(functional.pad(x, (1, 1, 1, 1), "reflect"), weight, bias)
+    wanted = functional.avg_pool2d(full, 2)
+    torch.testing.assert_close(pooled_convolution(x, weight, bias), wanted, atol=1e-5, rtol=1e-5)
