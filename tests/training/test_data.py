@@ -1,0 +1,110 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from training.config import FitConfig
+from training.data import DataError, PortraitSet, masked, open_prepared, split_rows
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def config():
+    return FitConfig(resolution=32, held_out=3)
+
+
+def test_masking_paints_the_background_grey_and_keeps_the_rest():
+    portraits = torch.full((1, 2, 2, 3), 200, dtype=torch.uint8)
+    kept = torch.tensor([[[255, 0], [0, 255]]], dtype=torch.uint8)
+    image = masked(portraits, kept)
+    assert image[0, 0].tolist() == [[200, 128], [128, 200]]
+
+
+def test_a_folder_without_a_finished_set_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="run prepare first"):
+        open_prepared(tmp_path)
+
+
+def test_splits_share_no_portrait(prepared):
+    parts = [{row.index for row in part} for part in split_rows(prepared, 3)]
+    assert sum(map(len, parts)) == len(prepared.rows) == len(set.union(*parts))
+    assert {row.split for row in split_rows(prepared, 3)[2]} == {"test"}
+
+
+def test_draws_are_uniform_over_clusters_whatever_their_size(prepared, config):
+    train = split_rows(prepared, 3)[0]
+    rows = tuple(row for i, row in enumerate(train) if row.age_years < 15 or i % 2)
+    portraits = PortraitSet(prepared, config, rows, CPU)
+    batch = portraits.draw(3000, torch.Generator().manual_seed(0))
+    share = torch.bincount(batch.source, minlength=6) / 3000
+    assert (share - 1 / 6).abs().max() < 0.03
+
+
+def test_a_target_is_never_the_source(prepared, config):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    batch = portraits.draw(500, torch.Generator().manual_seed(1))
+    assert (batch.source != batch.target).all()
+    assert set(batch.target.tolist()) == set(range(6))
+
+
+def test_a_third_of_the_draws_drops_the_group(prepared, config):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    batch = portraits.draw(3000, torch.Generator().manual_seed(2))
+    assert (batch.group == 2).float().mean().item() == pytest.approx(1 / 3, abs=0.03)
+
+
+@pytest.mark.parametrize(("temper", "share"), [(0.0, 0.5), (1.0, 0.2)])
+def test_sources_are_drawn_tempered_by_their_size(prepared, config, temper, share):
+    train = [row for row in prepared.rows if row.split == "train"]
+    settings = dataclasses.replace(config, source_temper=temper)
+    portraits = PortraitSet(prepared, settings, tuple(train), CPU)
+    index, probability = portraits._cells[0][0]
+    aaf = [portraits.rows[int(i)].source == "aaf" for i in index]
+    assert probability[torch.tensor(aaf)].sum().item() == pytest.approx(share)
+
+
+def test_the_same_generator_draws_the_same_batch(prepared, config):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    first, second = (portraits.draw(8, torch.Generator().manual_seed(5)) for _ in range(2))
+    torch.testing.assert_close(first.real, second.real)
+
+
+def test_images_are_in_minus_one_to_one_and_flips_mirror_them(prepared, config):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    rows = torch.tensor([0, 1])
+    plain = portraits.portraits(rows)
+    flipped = portraits.portraits(rows, torch.tensor([True, False]))
+    assert plain.min() >= -1
+    assert plain.max() <= 1
+    torch.testing.assert_close(flipped[0], plain[0].flip(-1))
+    torch.testing.assert_close(flipped[1], plain[1])
+
+
+def test_a_cell_without_portraits_is_named(prepared, config):
+    rows = tuple(r for r in prepared.rows if not (r.gender == "male" and r.age_years == 7))
+    with pytest.raises(DataError, match="male 7-9"):
+        PortraitSet(prepared, config, rows, CPU)
+
+
+def test_a_lower_resolution_averages_pixels(prepared, config):
+    half = dataclasses.replace(config, resolution=16)
+    rows = prepared.rows[:1]
+    fine = PortraitSet(prepared, config, rows, CPU, balanced=False).images.float()
+    coarse = PortraitSet(prepared, half, rows, CPU, balanced=False).images.float()
+    wanted = fine.unflatten(3, (16, 2)).unflatten(2, (16, 2)).mean((3, 5))
+    assert (coarse - wanted).abs().max() <= 0.5
+
+
+def test_a_resolution_that_does_not_divide_is_refused(prepared, config):
+    wrong = dataclasses.replace(config, resolution=64)
+    with pytest.raises(DataError, match="no multiple"):
+        PortraitSet(prepared, wrong, prepared.rows, CPU)
+
+
+def test_ages_between_clusters_are_left_out(prepared, config):
+    between = tuple(dataclasses.replace(row, age_years=12.0) for row in prepared.rows)
+    with pytest.raises(DataError, match="no portrait"):
+        PortraitSet(prepared, config, between, CPU, balanced=False)
+    assert np.unique([row.age_years for row in prepared.rows]).tolist() == [0, 3, 7, 15, 30, 50]

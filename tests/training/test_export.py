@@ -1,0 +1,138 @@
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from model.ages import LIFESPAN_CLUSTERS, age_codes
+from model.bundle import open_bundle
+from model.networks.lifespan import LifespanGenerator, LifespanShape
+from model.runtime import OnnxRuntimeGraph, Provider
+from training import export as exporting
+from training.export import ExportError, Trained, export, exported, half_weights, with_quality
+
+PROVENANCE = {"data": ("random numbers",), "licence": "none needed"}
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.manual_seed(0)
+    codes = age_codes(6, 2, 4)
+    generator = LifespanGenerator(LifespanShape(8, codes.shape[-1], 16)).eval()
+    groups = ("female", "male", "neutral")
+    return Trained(generator, LIFESPAN_CLUSTERS, groups, 32, codes, 123)
+
+
+@pytest.fixture(scope="module")
+def portraits():
+    return np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bundle(trained, portraits, tmp_path_factory):
+    return export(
+        trained,
+        tmp_path_factory.mktemp("export") / "bundle",
+        portraits,
+        name="tiny",
+        version="1",
+        precision="float32",
+        provenance=PROVENANCE,
+    )
+
+
+def test_single_precision_graphs_are_one_grey_level_off_at_most(bundle):
+    assert bundle.manifest.parity.portraits == 20
+    assert bundle.manifest.parity.max_level_difference <= 1
+
+
+def test_half_precision_weights_make_smaller_files_and_stay_above_the_gate(
+    trained, portraits, bundle, tmp_path
+):
+    half = export(
+        trained,
+        tmp_path / "half",
+        portraits,
+        name="tiny",
+        version="1",
+        precision="float16",
+        provenance=PROVENANCE,
+    )
+    assert half.manifest.parity.psnr_db > 45
+    size = {b: (b / "encoder.onnx").stat().st_size for b in (half.path, bundle.path)}
+    assert size[half.path] < size[bundle.path]
+
+
+def test_latents_are_the_mapping_of_the_noise_free_codes(bundle, trained):
+    with torch.no_grad():
+        wanted = trained.generator.mapping(torch.from_numpy(trained.codes[2])).numpy()
+    np.testing.assert_allclose(bundle.latents[2], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_batches_of_any_size_give_each_picture_as_alone(bundle, portraits, count):
+    encoder = OnnxRuntimeGraph(bundle.path / "encoder.onnx", Provider.CPU)
+    decoder = OnnxRuntimeGraph(bundle.path / "decoder.onnx", Provider.CPU)
+    (identity,) = encoder.run({"image": portraits[:count]})
+    index = np.arange(count, dtype=np.int64)
+    latent = bundle.latents[0, index % 6]
+    (together,) = decoder.run({"identity": identity, "index": index, "latent": latent})
+    for i in range(count):
+        (alone,) = encoder.run({"image": portraits[i : i + 1]})
+        feeds = {"identity": alone, "index": np.zeros(1, np.int64), "latent": latent[i : i + 1]}
+        difference = decoder.run(feeds)[0][0].astype(int) - together[i].astype(int)
+        assert abs(difference).max() <= 1
+
+
+def test_frames_of_one_face_share_one_identity(bundle, portraits):
+    encoder = OnnxRuntimeGraph(bundle.path / "encoder.onnx", Provider.CPU)
+    decoder = OnnxRuntimeGraph(bundle.path / "decoder.onnx", Provider.CPU)
+    (identity,) = encoder.run({"image": portraits[:1]})
+    index = np.zeros(6, np.int64)
+    (frames,) = decoder.run({"identity": identity, "index": index, "latent": bundle.latents[0]})
+    assert frames.shape == (6, 32, 32, 3)
+    assert frames.dtype == np.uint8
+
+
+def test_graphs_that_differ_from_the_network_make_no_bundle(
+    trained, portraits, tmp_path, monkeypatch
+):
+    graphs = exporting.lifespan_graphs
+    torch.manual_seed(1)
+    other = LifespanGenerator(trained.generator.shape).eval()
+    monkeypatch.setattr(exporting, "lifespan_graphs", lambda _, *rest: graphs(other, *rest))
+    with pytest.raises(ExportError, match="grey levels"):
+        export(
+            trained,
+            tmp_path / "wrong",
+            portraits,
+            name="tiny",
+            version="1",
+            precision="float32",
+            provenance=PROVENANCE,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundle_of_few_images_is_a_preview(bundle):
+    assert bundle.manifest.preview
+    assert bundle.manifest.provenance.images_seen == 123
+
+
+def test_quality_is_added_to_a_manifest_and_its_hashes_hold(trained, portraits, tmp_path, bundle):
+    with_quality(bundle.path, {"reconstruction_psnr_db": 20.0})
+    again = open_bundle(bundle.path)
+    assert again.manifest.quality == {"reconstruction_psnr_db": 20.0}
+    assert again.digest != bundle.digest
+
+
+def test_half_weights_compute_in_single_precision():
+    layer = torch.nn.Linear(64, 64)
+    graph = exported(layer, {"x": torch.zeros(2, 64)}, ["y"], {"x": {0: "N"}})
+    session = onnxruntime.InferenceSession(half_weights(graph), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].type == session.get_outputs()[0].type == "tensor(float)"
+    x = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)
+    with torch.no_grad():
+        wanted = torch.nn.functional.linear(
+            torch.from_numpy(x), layer.weight.half().float(), layer.bias.half().float()
+        )
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], wanted.numpy(), atol=1e-5)

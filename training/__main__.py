@@ -1,0 +1,247 @@
+"""The command line `anchorage-train`: prepare, fit, export, evaluate, import, parser."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from model.ages import LIFESPAN_CLUSTERS
+from model.bundle import BundleError, open_bundle
+from training.config import ConfigError, config_of, load_config, preset_names
+from training.data import DataError, PortraitSet, PreparedSet, open_prepared, split_rows
+from training.export import (
+    ExportError,
+    export,
+    trained_of_checkpoint,
+    trained_of_published,
+    warm_start_bytes,
+    with_quality,
+)
+
+DATA, RUN, BUNDLE = Path("data"), Path("run"), Path("bundle")
+PARSER = Path(str(resources.files("model") / "bundles" / "parser" / "parser.onnx"))
+WIDE_CROP = 2.2 / 1.8
+"""Side of the published in-the-wild crop in units of FFHQ's."""
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from training.prepare import PrepareConfig, prepare
+
+    config = PrepareConfig(
+        arguments.resolution,
+        arguments.aligned,
+        arguments.scale,
+        arguments.minimum_px,
+        arguments.limit,
+    )
+    report = prepare(
+        arguments.source,
+        arguments.output,
+        arguments.parser,
+        config,
+        arguments.labels,
+        arguments.processes,
+    )
+    print(json.dumps(report, indent=2))
+    return 0
+
+
+def _fit(arguments: argparse.Namespace) -> int:
+    from training.loop import Run, fit
+
+    config = load_config(arguments.preset, arguments.set)
+    run = Run(config, open_prepared(arguments.data), arguments.output, arguments.device)
+    if arguments.warm_start is not None and not run.resumed:
+        run.warm_start(torch.load(arguments.warm_start, map_location="cpu", weights_only=True))
+    if run.images_seen >= config.images:
+        print(f"{run.images_seen} images were seen already; raise `images` to go on")
+        return 0
+    finished = fit(run)
+    word = "finished" if finished else "stopped; the same command goes on"
+    print(f"{word}: {run.images_seen} images seen, checkpoint in {arguments.output}")
+    return 0
+
+
+def _selection(data: PreparedSet, state: dict, split: str) -> PortraitSet:
+    config = config_of(state["config"])
+    _, selection, test = split_rows(data, config.held_out)
+    rows = test if split == "test" else selection
+    return PortraitSet(data, config, rows, torch.device("cpu"), balanced=False)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from training.checkpoints import load_checkpoint
+
+    state = load_checkpoint(arguments.run)
+    if state is None:
+        raise DataError(f"{arguments.run} holds no checkpoint; run fit first")
+    trained = trained_of_checkpoint(state)
+    data = open_prepared(arguments.data)
+    portraits = _selection(data, state, "selection").images[:64].permute(0, 2, 3, 1).numpy()
+    bundle = export(
+        trained,
+        arguments.output,
+        portraits.copy(),
+        name=arguments.name,
+        version=arguments.version,
+        precision=arguments.precision,
+        portrait={"scale": arguments.scale},
+        provenance={
+            "data": tuple(arguments.trained_on_data),
+            "licence": arguments.licence,
+            "trained_on": arguments.hardware,
+        },
+    )
+    if arguments.warm_start is not None:
+        arguments.warm_start.write_bytes(warm_start_bytes(state))
+    print(f"{arguments.output}: {bundle.manifest.name} {bundle.manifest.version}")
+    print(bundle.manifest.parity.model_dump_json())
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from training.evaluate import evaluate, write_report
+
+    bundle = open_bundle(arguments.bundle)
+    group = arguments.group or bundle.manifest.default_group
+    config = load_config("lifespan-64", [f"resolution = {bundle.manifest.resolution}"])
+    _, selection, test = split_rows(open_prepared(arguments.data), config.held_out)
+    rows = test if arguments.split == "test" else selection
+    portraits = PortraitSet(
+        open_prepared(arguments.data), config, rows, torch.device("cpu"), balanced=False
+    )
+    report = {"split": arguments.split, **evaluate(bundle, portraits, group, arguments.limit)}
+    print(json.dumps(report, indent=2))
+    if arguments.report is not None:
+        write_report(arguments.report, report)
+    if arguments.write:
+        with_quality(arguments.bundle, report)
+    return 0
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from training.published import published_generator
+
+    state = torch.load(arguments.checkpoint, map_location="cpu", weights_only=True)
+    trained = trained_of_published(
+        published_generator(state), arguments.group, arguments.resolution
+    )
+    side = arguments.resolution
+    noise = torch.randint(0, 256, (8, side, side, 3), dtype=torch.uint8)
+    export(
+        trained,
+        arguments.output,
+        noise.numpy(),
+        name=arguments.name or f"lifespan-{arguments.group}",
+        version="published",
+        precision=arguments.precision,
+        portrait={"scale": WIDE_CROP},
+        provenance={
+            "data": ("FFHQ-Aging",),
+            "licence": "CC BY-NC-SA 4.0, as published by Or-El et al.",
+            "trained_on": "imported",
+        },
+    )
+    print(f"{arguments.output}: {len(LIFESPAN_CLUSTERS)} anchors, group {arguments.group}")
+    return 0
+
+
+def _parser(arguments: argparse.Namespace) -> int:
+    from training.parser import ParserConfig, export_parser, fit_parser
+
+    config = ParserConfig(images=arguments.images)
+    report = fit_parser(arguments.maps, arguments.output, config)
+    export_parser(arguments.output / "parser.pt", arguments.output, config.resolution, report)
+    print(json.dumps(report, indent=2))
+    return 0
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser("anchorage-train", description="Makes generators and bundles.")
+    commands = top.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str):
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        sub.set_defaults(run_command=run)
+        return sub
+
+    sub = command("prepare", _prepare, "Align, parse and pack photographs with known ages.")
+    sub.add_argument("source", type=Path, help="folder or zip of images")
+    sub.add_argument("-o", "--output", type=Path, default=DATA)
+    sub.add_argument("--labels", type=Path, help="table, if not labels.csv in the source")
+    sub.add_argument("--resolution", type=int, default=128, help="side of the portraits, pixels")
+    sub.add_argument("--aligned", action="store_true", help="the images are portraits already")
+    sub.add_argument("--scale", type=float, default=1.0, help="crop, in units of FFHQ's")
+    sub.add_argument("--minimum-px", type=int, default=64, help="smallest crop taken, pixels")
+    sub.add_argument("--limit", type=int, default=0, help="pictures to take; 0 is all")
+    sub.add_argument("--parser", type=Path, default=PARSER, help="face parser's graph")
+    sub.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+
+    sub = command("fit", _fit, "Train a generator; the same command resumes.")
+    sub.add_argument("--preset", default="lifespan-64", choices=preset_names())
+    sub.add_argument("--data", type=Path, default=DATA, help="what prepare wrote")
+    sub.add_argument("-o", "--output", type=Path, default=RUN)
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    sub.add_argument("--warm-start", type=Path, help="weights of an earlier run to begin from")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+
+    sub = command("export", _export, "Write a bundle from a run's averaged weights.")
+    sub.add_argument("run", type=Path, nargs="?", default=RUN)
+    sub.add_argument("--data", type=Path, default=DATA, help="portraits for the numeric gate")
+    sub.add_argument("-o", "--output", type=Path, default=BUNDLE)
+    sub.add_argument("--name", default="lifespan")
+    sub.add_argument("--version", default="0.1.0")
+    sub.add_argument("--precision", choices=["float32", "float16"], default="float16")
+    sub.add_argument("--scale", type=float, default=1.0, help="crop the data was prepared with")
+    sub.add_argument("--licence", default="unknown; ask whoever trained it")
+    sub.add_argument("--trained-on-data", nargs="+", default=["unnamed data"], metavar="NAME")
+    sub.add_argument("--hardware", default="", help="what it was trained on, for the manifest")
+    sub.add_argument("--warm-start", type=Path, help="also write half-precision weights here")
+
+    sub = command("evaluate", _evaluate, "Measure a bundle on prepared portraits.")
+    sub.add_argument("bundle", type=Path)
+    sub.add_argument("--data", type=Path, default=DATA)
+    sub.add_argument("--split", choices=["selection", "test"], default="selection")
+    sub.add_argument("--group", help="the bundle's default where not given")
+    sub.add_argument("--limit", type=int, default=0, help="portraits; 0 is all")
+    sub.add_argument("--report", type=Path, help="write the figures here as JSON")
+    sub.add_argument("--write", action="store_true", help="write the figures into the manifest")
+
+    sub = command("import", _import, "Make a bundle of a published Lifespan checkpoint.")
+    sub.add_argument("checkpoint", type=Path, help="latest_net_g_running.pth of one group")
+    sub.add_argument("--group", required=True, help="female or male: what the file was trained on")
+    sub.add_argument("--resolution", type=int, default=256)
+    sub.add_argument("--name")
+    sub.add_argument("--precision", choices=["float32", "float16"], default="float16")
+    sub.add_argument("-o", "--output", type=Path, default=BUNDLE)
+
+    sub = command("parser", _parser, "Train the face parser on CelebAMask-HQ label maps.")
+    sub.add_argument("maps", type=Path, help="folder with images/ and masks/")
+    sub.add_argument("-o", "--output", type=Path, default=Path("parser"))
+    sub.add_argument("--images", type=int, default=36_000)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; 2 and one line of explanation for what the user can mend."""
+    arguments = arguments_parser().parse_args(argv)
+    try:
+        return arguments.run_command(arguments)
+    except (ConfigError, DataError, BundleError, ExportError, FileNotFoundError) as error:
+        print(f"anchorage-train: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""A prepared data set, resident on the device, and balanced draws from it."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from model.ages import cluster_of_age
+from training.config import FitConfig
+
+SCHEMA_VERSION = 1
+
+
+class DataError(ValueError):
+    """A data set that cannot be trained on; the message says what is missing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One usable portrait of a prepared set."""
+
+    index: int
+    file: str
+    age_years: float
+    gender: str
+    source: str
+    split: str
+
+
+@dataclass(frozen=True)
+class PreparedSet:
+    """What `prepare` wrote: arrays mapped from disk and a table of the usable rows."""
+
+    path: Path
+    portraits: NDArray[np.uint8]
+    """(N, R, R, 3) RGB, unmasked"""
+    kept: NDArray[np.uint8]
+    """(N, R, R) share of the kept classes, 255 = all"""
+    rows: tuple[Row, ...]
+    information: dict[str, object]
+
+    @property
+    def resolution(self) -> int:
+        return self.portraits.shape[1]
+
+
+def open_prepared(path: Path) -> PreparedSet:
+    """Opens a folder written by `prepare`. Raises DataError when it is none or unfinished."""
+    try:
+        information = json.loads((path / "data.json").read_text())
+    except FileNotFoundError:
+        raise DataError(f"{path} holds no finished set (data.json); run prepare first") from None
+    if information.get("schema_version") != SCHEMA_VERSION:
+        raise DataError(f"{path / 'data.json'}: schema_version is not {SCHEMA_VERSION}")
+    with (path / "table.csv").open(newline="") as file:
+        rows = tuple(
+            Row(
+                int(row["index"]),
+                row["file"],
+                float(row["age"]),
+                row["gender"],
+                row["source"],
+                row["split"],
+            )
+            for row in csv.DictReader(file)
+        )
+    portraits = np.load(path / "portraits.npy", mmap_mode="r")
+    kept = np.load(path / "kept.npy", mmap_mode="r")
+    return PreparedSet(path, portraits, kept, rows, information)
+
+
+def masked(portraits: Tensor, kept: Tensor, background: int = 128) -> Tensor:
+    """Portraits (N, H, W, 3) over grey by `kept` (N, H, W), both uint8 -> uint8 (N, 3, H, W)."""
+    share = kept.unsqueeze(-1).float() / 255.0
+    blended = portraits.float() * share + background * (1.0 - share)
+    return blended.round().to(torch.uint8).permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step sees. `group` counts the configured groups; their number itself is neutral."""
+
+    real: Tensor
+    """(N, 3, R, R) float in [-1, 1]"""
+    source: Tensor
+    """(N,) cluster of each image"""
+    target: Tensor
+    """(N,) another cluster"""
+    group: Tensor
+    """(N,) group whose codes and heads count"""
+
+
+class PortraitSet:
+    """Masked portraits of one split on a device, at the run's resolution, drawn in balance.
+
+    Uniform over clusters, then over groups, then over sources tempered by their size: source is
+    confounded with age in the usual data, and a cell may hold a few dozen images.
+    """
+
+    def __init__(
+        self,
+        data: PreparedSet,
+        config: FitConfig,
+        rows: tuple[Row, ...],
+        device: torch.device,
+        balanced: bool = True,
+    ) -> None:
+        if data.resolution % config.resolution:
+            raise DataError(
+                f"prepared at {data.resolution} px, which is no multiple of {config.resolution}"
+            )
+        self.config, self.device = config, device
+        clusters = config.age_clusters
+        usable = [
+            (row, cluster, config.groups.index(row.gender) if len(config.groups) > 1 else 0)
+            for row in rows
+            if (cluster := cluster_of_age(row.age_years, clusters)) is not None
+            and (len(config.groups) == 1 or row.gender in config.groups)
+        ]
+        if not usable:
+            raise DataError("no portrait is in a configured cluster and group")
+        self.rows = tuple(row for row, _, _ in usable)
+        self.clusters = torch.tensor([cluster for _, cluster, _ in usable])
+        self.groups = torch.tensor([group for _, _, group in usable])
+        self.images = self._load(data)
+        if balanced:
+            self._cells = self._draw_tables()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _load(self, data: PreparedSet) -> Tensor:
+        index = np.array([row.index for row in self.rows])
+        factor = data.resolution // self.config.resolution
+        parts = []
+        for start in range(0, len(index), 256):
+            chunk = index[start : start + 256]
+            image = masked(
+                torch.from_numpy(data.portraits[chunk]), torch.from_numpy(data.kept[chunk])
+            )
+            if factor > 1:
+                image = functional.avg_pool2d(image.float(), factor).round().to(torch.uint8)
+            parts.append(image)
+        return torch.cat(parts).to(self.device)
+
+    def _draw_tables(self) -> list[list[tuple[Tensor, Tensor]]]:
+        """Per cluster and group: the rows' indices and their probabilities."""
+        names = sorted({row.source for row in self.rows})
+        sources = torch.tensor([names.index(row.source) for row in self.rows])
+        tables = []
+        for cluster in range(len(self.config.clusters)):
+            per_group = []
+            for group in range(len(self.config.groups)):
+                index = torch.nonzero((self.clusters == cluster) & (self.groups == group)).flatten()
+                if not len(index):
+                    name = self.config.age_clusters[cluster].name
+                    raise DataError(f"no training portrait of {self.config.groups[group]} {name}")
+                counts = torch.bincount(sources[index], minlength=len(names)).double()
+                share = counts**self.config.source_temper * (counts > 0)
+                share = share / share.sum()
+                per_group.append((index, (share / counts.clamp(min=1))[sources[index]]))
+            tables.append(per_group)
+        return tables
+
+    def draw(self, count: int, generator: torch.Generator) -> Batch:
+        """A batch of `count`; all randomness comes from `generator`, which lives on the CPU."""
+        config = self.config
+        clusters, groups = len(config.clusters), len(config.groups)
+        source = torch.randint(clusters, (count,), generator=generator)
+        step = torch.randint(1, clusters, (count,), generator=generator)
+        group = torch.randint(groups, (count,), generator=generator)
+        flip = torch.rand(count, generator=generator) < 0.5
+        dropped = torch.rand(count, generator=generator) < config.neutral
+        rows = torch.empty(count, dtype=torch.int64)
+        for i in range(count):
+            index, probability = self._cells[int(source[i])][int(group[i])]
+            rows[i] = index[torch.multinomial(probability, 1, generator=generator)]
+        if groups > 1:
+            group = torch.where(dropped, groups, group)
+        return Batch(
+            self.portraits(rows, flip),
+            source.to(self.device),
+            ((source + step) % clusters).to(self.device),
+            group.to(self.device),
+        )
+
+    def portraits(self, rows: Tensor, flip: Tensor | None = None) -> Tensor:
+        """Rows (N,) as float images (N, 3, R, R) in [-1, 1], flipped where `flip` says so."""
+        image = self.images[rows.to(self.device)].float() / 127.5 - 1.0
+        if flip is None:
+            return image
+        return torch.where(flip.to(self.device).view(-1, 1, 1, 1), image.flip(-1), image)
+
+
+def split_rows(
+    data: PreparedSet, held_out: int
+) -> tuple[tuple[Row, ...], tuple[Row, ...], tuple[Row, ...]]:
+    """Training, selection and test rows: one in `held_out` of the training split is for selection.
+
+    A set without a `test` split has an empty third part.
+    """
+    train = [row for row in data.rows if row.split != "test"]
+    selection = tuple(row for i, row in enumerate(train) if i % held_out == held_out - 1)
+    rest = tuple(row for i, row in enumerate(train) if i % held_out != held_out - 1)
+    return rest, selection, tuple(row for row in data.rows if row.split == "test")

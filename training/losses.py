@@ -1,0 +1,35 @@
+"""Losses as pure functions; each takes what a network returned and gives a scalar tensor."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Logistic loss of D (Goodfellow et al. 2014): logits (N,) of real and of generated images."""
+    return functional.softplus(-real).mean() + functional.softplus(fake).mean()
+
+
+def adversarial_loss(fake: Tensor) -> Tensor:
+    """Non-saturating loss of G (Goodfellow et al. 2014) on D's logits (N,) of its images."""
+    return functional.softplus(-fake).mean()
+
+
+def r1_penalty(logits: Tensor, real: Tensor) -> Tensor:
+    """Half the mean squared gradient norm of D on real images (Mescheder et al. 2018).
+
+    `logits` (N,) are the selected class's; `real` (N, 3, H, W) must require grad. The published
+    Lifespan code takes the gradient of the mean over the batch and all classes instead, so its
+    weight shrinks with the square of the batch.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+    return 0.5 * gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def absolute_error(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute difference of two tensors of one shape.
+
+    Serves all five consistency terms of Or-El et al. (2020), section 3.3: reconstruction and cycle
+    (images), identity (features of E_id), age (codes of E_age).
+    """
+    return (estimate - truth).abs().mean()

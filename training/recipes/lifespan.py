@@ -1,0 +1,155 @@
+"""Lifespan Age Transformation Synthesis (Or-El et al., ECCV 2020), one network for all groups.
+
+Where this differs from the publication: codes, heads and latents per (group, cluster), and a
+neutral group (mean code, mean logit) trained by dropping the group in a share of the draws; R1 is
+Mescheder's on the selected logit, lazily; D's last LeakyReLU is left out; a start that trains
+reconstruction alone; the average of weights is measured in images.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from model.ages import age_codes
+from model.networks.discriminator import Discriminator
+from model.networks.lifespan import LifespanGenerator, LifespanShape
+from training.config import FitConfig
+from training.data import Batch
+from training.losses import absolute_error, adversarial_loss, discriminator_loss, r1_penalty
+from training.recipes import Update
+
+
+class LifespanRecipe:
+    """Networks, optimisers and the step of Lifespan; see `Recipe` for the contract."""
+
+    def __init__(self, config: FitConfig) -> None:
+        self.config = config
+        anchors, populations = len(config.clusters), len(config.groups)
+        codes = age_codes(anchors, populations, config.elements)
+        self.codes = torch.from_numpy(codes)
+        """(groups, anchors, code)"""
+        heads = torch.from_numpy(age_codes(anchors, populations, 1))
+        self.heads = heads / heads.sum(-1, keepdim=True)
+        """(groups, anchors, classes): which logits count, by how much"""
+        shape = LifespanShape(config.width, codes.shape[-1], config.latent)
+        self.generator = LifespanGenerator(shape)
+        self.discriminator = Discriminator(
+            config.resolution, populations * anchors, config.discriminator_width
+        )
+
+    def to(self, device: str) -> Self:
+        for network in (self.generator, self.discriminator):
+            network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.codes, self.heads = self.codes.to(device), self.heads.to(device)
+        return self
+
+    def optimisers(self) -> Mapping[str, Optimizer]:
+        config, betas = self.config, (0.0, 0.999)
+        slow, fast = (
+            list(self.generator.slow_parameters()),
+            list(self.generator.fast_parameters()),
+        )
+
+        def groups(rate: float) -> list[dict[str, Any]]:
+            return [{"params": fast, "lr": rate}, {"params": slow, "lr": rate * config.slow_rate}]
+
+        rate, start = config.learning_rate, config.reconstruction_rate
+        return {
+            "reconstruction": Adam(groups(start), betas=(0.9, 0.99), fused=True),
+            "generator": Adam(groups(rate), betas=betas, fused=True),
+            "discriminator": Adam(self.discriminator.parameters(), rate, betas, fused=True),
+        }
+
+    def noisy_code(self, group: Tensor, cluster: Tensor) -> Tensor:
+        """Codes z (N, code) of groups and clusters (N,), noise on every element."""
+        code = self.codes[group, cluster]
+        return code + self.config.code_noise * torch.randn_like(code)
+
+    def selected(self, logits: Tensor, group: Tensor, cluster: Tensor) -> Tensor:
+        """The logits (N,) that count: the class's own, the mean over populations for neutral."""
+        return (logits.float() * self.heads[group, cluster]).sum(1)
+
+    def step(self, batch: Batch, images_seen: int, steps: int, update: Update) -> dict[str, Tensor]:
+        config, generator = self.config, self.generator
+        real, group = batch.real, batch.group
+        source_code = self.noisy_code(group, batch.source)
+        identity = generator.identity_encoder(real)
+        source_latent = generator.mapping(source_code)
+
+        if images_seen < config.reconstruction_images:
+            rebuilt = generator.decoder(identity, source_latent)
+            reconstruction = absolute_error(rebuilt, real)
+            age = absolute_error(generator.age_encoder(real), source_code)
+            update(
+                "reconstruction",
+                config.reconstruction_weight * reconstruction + config.age_weight * age,
+            )
+            return {"reconstruction": reconstruction, "age": age}
+
+        target_code = self.noisy_code(group, batch.target)
+        target_latent = generator.mapping(target_code)
+        rebuilt, fake = generator.decoder(
+            torch.cat([identity, identity]), torch.cat([source_latent, target_latent])
+        ).chunk(2)
+        logged = self._step_discriminator(batch, fake.detach(), steps, update)
+
+        fake_logits = self.selected(self.discriminator(fake), group, batch.target)
+        fake_identity = generator.identity_encoder(fake)
+        cycled = generator.decoder(fake_identity, source_latent)
+        ages = generator.age_encoder(torch.cat([real, fake]))
+        logged |= {
+            "adversarial": adversarial_loss(fake_logits),
+            "reconstruction": absolute_error(rebuilt, real),
+            "cycle": absolute_error(cycled, real),
+            "identity": absolute_error(fake_identity, identity),
+            "age": absolute_error(ages[: len(real)], source_code)
+            + absolute_error(ages[len(real) :], target_code),
+        }
+        update(
+            "generator",
+            config.adversarial_weight * logged["adversarial"]
+            + config.reconstruction_weight * logged["reconstruction"]
+            + config.cycle_weight * logged["cycle"]
+            + config.identity_weight * logged["identity"]
+            + config.age_weight * logged["age"],
+        )
+        return logged
+
+    def _step_discriminator(
+        self, batch: Batch, fake: Tensor, steps: int, update: Update
+    ) -> dict[str, Tensor]:
+        """D against the step's own images: G has not moved, so drawing them again gains nothing."""
+        config = self.config
+        penalised = steps % config.r1_interval == 0
+        real = batch.real.detach().requires_grad_(penalised)
+        real_logits = self.selected(self.discriminator(real), batch.group, batch.source)
+        fake_logits = self.selected(self.discriminator(fake), batch.group, batch.target)
+        loss = discriminator_loss(real_logits, fake_logits)
+        logged = {
+            "discriminator": loss,
+            "real_logit": real_logits.mean(),
+            "fake_logit": fake_logits.mean(),
+        }
+        if penalised:
+            penalty = r1_penalty(real_logits, real)
+            loss = loss + config.r1_gamma * config.r1_interval * penalty
+            logged["r1"] = penalty
+        update("discriminator", loss)
+        return logged
+
+    def anchors(self, generator: nn.Module, image: Tensor, group: int) -> Tensor:
+        network = cast(LifespanGenerator, generator)
+        latents = network.mapping(self.codes[group])
+        identity = network.identity_encoder(image)
+        count, anchors = len(image), len(latents)
+        pictures = network.decoder(identity.repeat_interleave(anchors, 0), latents.repeat(count, 1))
+        return pictures.unflatten(0, (count, anchors))
+
+    def reconstruction(self, generator: nn.Module, image: Tensor, cluster: Tensor) -> Tensor:
+        network = cast(LifespanGenerator, generator)
+        return network.decoder(
+            network.identity_encoder(image), network.mapping(self.codes[-1, cluster])
+        )
