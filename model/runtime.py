@@ -98,6 +98,11 @@ class OnnxRuntimeGraph:
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
         self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
 
+    def shape_of(self, name: str) -> tuple[int | str | None, ...]:
+        """Axes of an input: numbers where they are fixed, names where they are free."""
+        (shape,) = (tensor.shape for tensor in self._session.get_inputs() if tensor.name == name)
+        return tuple(shape)
+
     def run(self, feeds: Feeds) -> list[NDArray[np.generic]]:
         return [np.asarray(output) for output in self._session.run(None, dict(feeds))]
 

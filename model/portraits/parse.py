@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.portraits.classes import CLASSES, class_indices
+from model.runtime import OnnxRuntimeGraph, Provider
 
 BACKGROUND = 128
 SMALLEST_ISLAND = 0.005
@@ -73,36 +74,21 @@ class Parser:
         self.resolution = resolution
 
     @classmethod
-    def open(
-        cls,
-        path: Path | str,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
-        threads: int = 0,
-    ) -> Self:
-        """The parser in an ONNX graph from `image` to `probability`.
+    def open(cls, path: Path, threads: int | None = None) -> Self:
+        """The parser in an ONNX graph from `image` to `probability`, on the CPU.
 
-        `threads` is for one call; 0 leaves it to ONNX Runtime. Raises FileNotFoundError where
-        there is no file, ValueError where the graph is none of a parser.
+        `threads` is for one call; None takes what the process may use. Raises FileNotFoundError
+        where there is no file, ValueError where the graph is none of a parser.
         """
-        import onnxruntime
-
-        if not Path(path).is_file():
+        if not path.is_file():
             raise FileNotFoundError(f"there is no parser at {path}")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(str(path), options, providers=list(providers))
-        inputs = {node.name: node.shape for node in session.get_inputs()}
-        outputs = [node.name for node in session.get_outputs()]
-        if set(inputs) != {"image"} or "probability" not in outputs:
+        graph = OnnxRuntimeGraph(path, Provider.CPU, threads)
+        if graph.inputs != ("image",) or graph.outputs != ("probability",):
             raise ValueError("a parser takes `image` and gives `probability`")
-        resolution = inputs["image"][1]
+        resolution = graph.shape_of("image")[1]
         if not isinstance(resolution, int):
             raise ValueError("a parser's graph must fix the size of `image`")
-
-        def run(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-            return np.asarray(session.run(["probability"], {"image": image})[0])
-
-        return cls(run, resolution)
+        return cls(lambda image: graph.run({"image": image})[0].astype(np.uint8, copy=False), resolution)
 
     def parse(self, portrait: NDArray[np.uint8]) -> ParsingMap:
         """The map of a portrait, uint8 (R0, R0, 3) RGB of any size."""
