@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
+
+# Read once, when the package is imported: setting it later loses to the first event.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime
 
 Feeds = Mapping[str, NDArray[np.generic]]
 
