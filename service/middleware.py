@@ -1,0 +1,208 @@
+"""What surrounds every request, in plain ASGI: its id, its log line, its bounds, its end."""
+
+import asyncio
+import json
+import logging
+import re
+import secrets
+import time
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import MEDIA_TYPE, BodyTooLarge, InternalError, Overloaded, Problem, TimedOut
+from service.observability import Metrics
+
+PICTURE_PATHS = frozenset({"/age", "/faces", "/interpolate"})
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_log = logging.getLogger("service.requests")
+
+
+class RequestContext:
+    """Gives a request its id, counts it, logs it, and answers what nothing else caught.
+
+    The id is the caller's X-Request-ID where that is 1 to 64 letters, digits, dots, dashes and
+    underscores. The log line holds the route's pattern, never the path: that holds face ids.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        asked = Headers(scope=scope).get("x-request-id", "")
+        request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.perf_counter()
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            if status:
+                raise
+            await send_problem(InternalError(), scope, send_with_id, self._metrics)
+        finally:
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unmatched")
+            shown = str(status) if status else "none"
+            self._metrics.requests.labels(scope["method"], route, shown).inc()
+            self._metrics.request_seconds.labels(route).observe(seconds)
+            _log.info("%s %s %s %.3f s %s", scope["method"], route, shown, seconds, request_id)
+
+
+class BodyLimit:
+    """Refuses bodies of more than `max_bytes`: from their length where it is told, else counted."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_bytes: int) -> None:
+        self.app = app
+        self._metrics = metrics
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        problem = BodyTooLarge(self._max_bytes)
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and int(length) > self._max_bytes:
+            await send_problem(problem, scope, send, self._metrics)
+            return
+        counted = 0
+        answered = False
+
+        async def counting_receive() -> Message:
+            nonlocal counted
+            message = await receive()
+            counted += len(message.get("body", b""))
+            # The application is told that the caller left, and its answer is not sent.
+            return {"type": "http.disconnect"} if counted > self._max_bytes else message
+
+        async def sparing_send(message: Message) -> None:
+            nonlocal answered
+            if counted <= self._max_bytes or answered:
+                answered = True
+                await send(message)
+
+        try:
+            await self.app(scope, counting_receive, sparing_send)
+        except Exception:
+            if counted <= self._max_bytes or answered:
+                raise
+        if counted > self._max_bytes and not answered:
+            await send_problem(problem, scope, send, self._metrics)
+
+
+class Admission:
+    """Bounds the requests for pictures: how many, and how long without progress.
+
+    More than `max_requests` at once are refused before their body is read. One that neither
+    reads nor answers a byte for `timeout_s` is ended, with 504 where nothing was answered yet.
+    One whose caller leaves is cancelled, and so is its work that has not begun.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, timeout_s: float) -> None:
+        self.app = app
+        self._metrics = metrics
+        self._max_requests = max_requests
+        self._timeout_s = timeout_s
+        self._in_progress = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] not in PICTURE_PATHS:
+            await self.app(scope, receive, send)
+            return
+        if self._in_progress >= self._max_requests:
+            await send_problem(Overloaded(), scope, send, self._metrics)
+            return
+        self._in_progress += 1
+        self._metrics.requests_in_progress.inc()
+        try:
+            await _Watched(self.app, scope, receive, send, self._metrics, self._timeout_s).run()
+        finally:
+            self._in_progress -= 1
+            self._metrics.requests_in_progress.dec()
+
+
+class _Watched:
+    """One request, run beside a task that waits for its caller to leave."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        metrics: Metrics,
+        timeout_s: float,
+    ) -> None:
+        self._app = app
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._metrics = metrics
+        self._timeout_s = timeout_s
+        self._messages: asyncio.Queue[Message] = asyncio.Queue(1)
+        self._started = self._ended = False
+        self._moved = time.monotonic()
+
+    async def run(self) -> None:
+        app = asyncio.ensure_future(self._app(self._scope, self._messages.get, self._forward))
+        watch = asyncio.create_task(self._watch())
+        try:
+            while not app.done():
+                left_s = self._moved + self._timeout_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                waiting = {app} if watch.done() else {app, watch}
+                await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+                if watch.done() and not app.done() and not self._ended:
+                    self._metrics.cancelled_requests.inc()
+                    return
+            if app.done():
+                await app
+                return
+        finally:
+            watch.cancel()
+            app.cancel()
+            await asyncio.gather(app, watch, return_exceptions=True)
+        if self._started:
+            # The server closes the connection, which tells the caller that the rest is missing.
+            return
+        await send_problem(TimedOut(self._timeout_s), self._scope, self._send, self._metrics)
+
+    async def _forward(self, message: Message) -> None:
+        self._started = True
+        await self._send(message)
+        self._moved = time.monotonic()
+        self._ended = message["type"] == "http.response.body" and not message.get("more_body")
+
+    async def _watch(self) -> None:
+        """Hands on what the caller sends; ends when the caller has left."""
+        while True:
+            message = await self._receive()
+            self._moved = time.monotonic()
+            await self._messages.put(message)
+            if message["type"] == "http.disconnect":
+                return
+
+
+async def send_problem(problem: Problem, scope: Scope, send: Send, metrics: Metrics) -> None:
+    """Answers a request with a problem."""
+    metrics.problems.labels(problem.code).inc()
+    body = json.dumps(problem.document(scope["state"]["request_id"])).encode()
+    headers = {"Content-Type": MEDIA_TYPE, "Content-Length": str(len(body)), **problem.headers}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,173 @@
+"""The models served: bundles with their graphs opened."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.bundle import MANIFEST, Bundle, BundleError, Manifest, Portrait, open_bundle
+from model.runtime import Graph, Provider, open_graph
+
+BUNDLED_DEFAULT = "lifespan"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a model wants its portraits; models that want the same share them."""
+
+    portrait: Portrait
+    resolution: int
+
+    @property
+    def key(self) -> str:
+        """The same for equal cuts, in any process."""
+        return f"{self.resolution}:{self.portrait.model_dump_json()}"
+
+
+@dataclass(frozen=True, eq=False)
+class DecodeJob:
+    """One picture to decode. Jobs of one face carry the same `identity_key`."""
+
+    identity_key: tuple[str, str]
+    identity: NDArray[np.generic]
+    latent: NDArray[np.float32]
+
+
+class Model:
+    """A bundle that can be run. Methods block: they belong on the accelerator's thread."""
+
+    def __init__(self, bundle: Bundle, provider: Provider, threads: int | None) -> None:
+        """Raises ProviderError where a graph does not open on `provider`."""
+        self.bundle = bundle
+        encoder = bundle.manifest.encoder
+        self._encoder = encoder and open_graph(bundle.path / encoder.file, provider, threads)
+        self._decoders: list[Graph] = [
+            open_graph(bundle.path / graph.file, provider, threads)
+            for graph in bundle.manifest.decoders
+        ]
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    @property
+    def name(self) -> str:
+        """The model's name, which requests use."""
+        return self.manifest.name
+
+    @property
+    def cut(self) -> Cut:
+        """How this model wants its portraits."""
+        return Cut(self.manifest.portrait, self.manifest.resolution)
+
+    @property
+    def provider(self) -> Provider:
+        """The execution provider that really runs the decoder."""
+        return self._decoders[0].provider
+
+    @property
+    def has_encoder(self) -> bool:
+        """False where the method has nothing to encode, and decoders take portraits."""
+        return self._encoder is not None
+
+    @property
+    def decoders(self) -> int:
+        """Number of decoders: one, or one per anchor."""
+        return len(self._decoders)
+
+    def encode(self, portraits: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.generic]]:
+        """Masked portraits (R, R, 3) -> identities, without their batch axis."""
+        assert self._encoder is not None
+        (identities,) = self._encoder.run({self._encoder.inputs[0]: np.stack(portraits)})
+        # Copies, so that a cached identity does not keep its whole batch alive.
+        return [identity.copy() for identity in identities]
+
+    def decode(self, jobs: Sequence[DecodeJob], decoder: int = 0) -> list[NDArray[np.uint8]]:
+        """Pictures (R, R, 3), one per job; jobs of one face share one identity."""
+        rows: dict[tuple[str, str], int] = {}
+        identities = []
+        for job in jobs:
+            if job.identity_key not in rows:
+                rows[job.identity_key] = len(identities)
+                identities.append(job.identity)
+        contract = self.manifest.decoders[decoder].inputs
+        values = (
+            # Where there is no encoder an identity is a portrait, of another type than asked.
+            np.stack(identities).astype(contract[0].dtype, copy=False),
+            np.array([rows[job.identity_key] for job in jobs], np.int64),
+            np.stack([job.latent for job in jobs]),
+        )
+        feeds = {tensor.name: value for tensor, value in zip(contract, values, strict=True)}
+        (pictures,) = self._decoders[decoder].run(feeds)
+        return [np.asarray(picture, np.uint8) for picture in pictures]
+
+    def warm_up(self, batch: int) -> None:
+        """Runs every graph once on grey, at `batch` pictures, and checks what comes out.
+
+        Raises BundleError where a graph does not give what its manifest says.
+        """
+        side = self.manifest.resolution
+        grey = np.full((side, side, 3), self.manifest.portrait.background, np.uint8)
+        identity = self.encode([grey] * batch)[0] if self.has_encoder else grey
+        latent = self.bundle.latents[0, 0]
+        jobs = [DecodeJob(("", str(row)), identity, latent) for row in range(batch)]
+        for decoder in range(self.decoders):
+            for picture in self.decode(jobs, decoder):
+                if picture.shape != grey.shape:
+                    raise BundleError(
+                        f"{self.bundle.path / self.manifest.decoders[decoder].file}: gives "
+                        f"{picture.shape}, expected {grey.shape}"
+                    )
+
+
+class Models(Mapping[str, Model]):
+    """Models by name, in order of name. `default` answers where a request names none."""
+
+    def __init__(self, models: Sequence[Model], default: str = "") -> None:
+        """Raises BundleError for two models of one name, for none, or for an unknown default."""
+        self._models: dict[str, Model] = {}
+        for model in sorted(models, key=lambda model: model.name):
+            if model.name in self._models:
+                raise BundleError(
+                    f"{model.bundle.path}: name: {model.name} is also the name of "
+                    f"{self._models[model.name].bundle.path}"
+                )
+            self._models[model.name] = model
+        names = list(self._models)
+        if not names:
+            raise BundleError("there is no model to serve")
+        if not default and len(names) > 1:
+            default = BUNDLED_DEFAULT
+        self.default = default or names[0]
+        if self.default not in self._models:
+            raise BundleError(
+                f"default_model: {self.default!r} is not among the models: {', '.join(names)}"
+            )
+
+    def __getitem__(self, name: str) -> Model:
+        return self._models[name]
+
+    def __iter__(self):
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+
+def open_models(
+    folder: Path, provider: Provider, threads: int | None = None, default: str = ""
+) -> Models:
+    """Opens every bundle in `folder`: each subfolder with a manifest, verified.
+
+    Raises BundleError or ProviderError that names what is wrong.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"{folder}: there is no such folder of models")
+    paths = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    paths = [path for path in paths if not path.name.startswith(".")]
+    if not paths:
+        raise BundleError(f"{folder}: there is no bundle in this folder")
+    return Models([Model(open_bundle(path), provider, threads) for path in paths], default)

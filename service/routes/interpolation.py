@@ -1,0 +1,81 @@
+"""/interpolate: a face through the years, as a frame sequence."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Query, Request
+from fastapi.responses import Response
+
+from service.accept import choose
+from service.answers import FILMS, AskedSequence
+from service.errors import TooManyPictures
+from service.media import PictureFormat
+from service.predictor import Predictor
+from service.routes.age import BINARY
+from service.schemas import OF_PICTURES, Frames, InterpolationForm, InterpolationQuery, documented
+from service.state import ReadyPredictor, RunningService, Service, taken_face
+from service.targets import between, group_of
+
+router = APIRouter(tags=["ageing"])
+
+_RESPONSES = {
+    200: {
+        "description": "By Accept: an animation (WebP unless told otherwise), a film, an archive "
+        "of pictures, parts or a document. Films and parts come frame by frame.",
+        "model": Frames,
+        "content": {media_type: BINARY for media_type in FILMS if media_type != "application/json"},
+    },
+    **documented(*OF_PICTURES),
+}
+
+
+@router.get("/interpolate", response_class=Response, responses=_RESPONSES)
+async def interpolate(
+    request: Request,
+    service: RunningService,
+    predictor: ReadyPredictor,
+    query: Annotated[InterpolationQuery, Query()],
+) -> Response:
+    """Shows a face taken in earlier at ages in equal steps from `start` to `stop`.
+
+    Nothing is encoded that was encoded before: frames only cost their decoding.
+    """
+    return await _answer(request, service, predictor, query)
+
+
+@router.post("/interpolate", response_class=Response, responses=_RESPONSES)
+async def interpolate_image(
+    request: Request,
+    service: RunningService,
+    predictor: ReadyPredictor,
+    form: Annotated[InterpolationForm, Form(media_type="multipart/form-data")],
+) -> Response:
+    """Takes an image in and shows its face from `start` to `stop`, in one call."""
+    return await _answer(request, service, predictor, form)
+
+
+async def _answer(
+    request: Request,
+    service: Service,
+    predictor: Predictor,
+    asked: InterpolationQuery | InterpolationForm,
+) -> Response:
+    model = predictor.model(asked.model)
+    group = group_of(model.manifest, asked.group)
+    if asked.frames > service.settings.max_frames:
+        raise TooManyPictures(asked.frames, service.settings.max_frames)
+    targets = between(model.manifest, asked.start, asked.stop, asked.frames)
+    media_type = choose(request.headers.get("accept"), FILMS)
+    if isinstance(asked, InterpolationForm):
+        taken = await taken_face(
+            predictor,
+            asked.image,
+            asked.face,
+            aligned=asked.aligned,
+            face_index=asked.face_index,
+            keep_photo=asked.keep_photo,
+        )
+    else:
+        taken = await predictor.look_up(asked.face)
+    picture_format = asked.format or PictureFormat.PNG
+    sequence = AskedSequence(predictor, taken, model, group, targets, picture_format, fps=asked.fps)
+    return await sequence.answer(media_type)

@@ -1,0 +1,155 @@
+"""Settings of the service: environment variables with the prefix ANCHORAGE_, or flags."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+import model
+from model.runtime import Provider, available_threads
+
+PREFIX = "ANCHORAGE_"
+BUNDLES = Path(model.__file__).parent / "bundles"
+MIB = 1024 * 1024
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or invalid; the message names it."""
+
+
+def _store_url(url: str) -> str:
+    if url != "memory://" and not re.match(r"(redis|rediss|unix)://.", url):
+        raise ValueError("must be memory:// or a redis:// address")
+    return url
+
+
+class Settings(BaseSettings):
+    """Everything an operator can choose. Sizes are in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    models: Path = Field(
+        BUNDLES,
+        description="Folder of bundles, one folder each; the bundled models unless set.",
+    )
+    default_model: str = Field(
+        "",
+        description="Name of the model that answers where a request names none; the only one, "
+        "or `lifespan`, unless set.",
+    )
+    parser: Path = Field(
+        BUNDLES / "parser" / "parser.onnx",
+        description="The face parser's ONNX graph; the bundled one unless set.",
+    )
+    provider: Provider = Field(
+        Provider.AUTO,
+        description="Execution provider: `cuda`, `tensorrt`, `openvino` and `cpu` are demands, "
+        "`auto` takes CUDA where it runs, else the CPU.",
+    )
+    threads: int = Field(
+        0, ge=0, description="Processors a graph uses on the CPU; 0 takes all there are."
+    )
+    workers: int = Field(
+        0,
+        ge=0,
+        description="Threads that read photos, and as many that write pictures; 0 takes one per "
+        "processor.",
+    )
+    max_batch: int = Field(8, ge=1, le=256, description="Most pictures in one run of a graph.")
+    batch_wait_s: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="How long an idle accelerator waits for company before it runs what is queued.",
+    )
+    max_queue: int = Field(
+        512, ge=1, description="Most pictures waiting for the accelerator; beyond that, 503."
+    )
+    max_requests: int = Field(
+        128, ge=1, description="Most requests for pictures in progress; beyond that, 503."
+    )
+    request_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        description="How long a request for pictures may go without a byte read or answered; "
+        "then 504.",
+    )
+    shutdown_timeout_s: int = Field(
+        30, ge=1, description="How long requests in progress may take to end after SIGTERM."
+    )
+    max_body_bytes: int = Field(
+        20 * MIB, ge=1024, description="Largest request body; beyond that, 413."
+    )
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="Most pixels of a photo, told from its header; beyond, 413."
+    )
+    min_face_px: float = Field(
+        64.0,
+        ge=1,
+        description="Smallest side, in photo pixels, of the square that a face's portrait covers.",
+    )
+    max_pictures: int = Field(
+        64, ge=1, le=1000, description="Most pictures that one POST /age may ask for."
+    )
+    max_frames: int = Field(
+        240, ge=2, le=10_000, description="Most frames that one interpolation may ask for."
+    )
+    face_store: Annotated[str, AfterValidator(_store_url)] = Field(
+        "memory://",
+        description="Where faces are kept between requests: `memory://`, or `redis://host:port/0` "
+        "to share them between replicas.",
+    )
+    face_ttl_s: int = Field(3600, ge=1, description="How long a face is kept.")
+    face_store_bytes: int = Field(
+        512 * MIB,
+        ge=MIB,
+        description="Most bytes of faces kept in memory, the least recently used leave first. "
+        "Bound Redis with its own `maxmemory`.",
+    )
+    identity_cache_bytes: int = Field(
+        256 * MIB, ge=0, description="Most bytes of encoded faces kept in this process."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severe log line that is written."
+    )
+
+    @property
+    def pool_size(self) -> int:
+        """Threads of each pool."""
+        return self.workers or available_threads()
+
+    @classmethod
+    def load(cls, flags: Mapping[str, Any] | None = None) -> Self:
+        """Reads flags first, then the environment. Raises SettingsError that names the setting."""
+        known = {f"{PREFIX}{name}".upper() for name in cls.model_fields}
+        unknown = sorted(
+            key for key in os.environ if key.upper().startswith(PREFIX) and key.upper() not in known
+        )
+        if unknown:
+            raise SettingsError(f"{unknown[0]}: there is no such setting")
+        try:
+            return cls(**(flags or {}))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = ".".join(str(part) for part in first["loc"])
+            raise SettingsError(
+                f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {first['msg']}"
+            ) from error
+
+
+def settings_table() -> str:
+    """All settings as a Markdown table: variable, default and meaning."""
+    rows = ["| Variable | Default | Meaning |", "| --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        if isinstance(default, Path):
+            default = default.relative_to(BUNDLES.parent.parent)
+        shown = f"`{default}`" if default != "" else ""
+        rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
+    return "\n".join(rows) + "\n"

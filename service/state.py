@@ -1,0 +1,63 @@
+"""What the application's lifespan hands to requests."""
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request, UploadFile
+
+from service.errors import InvalidRequest, NotReady
+from service.observability import Metrics
+from service.predictor import Predictor, TakenFace
+from service.settings import Settings
+
+
+@dataclass(eq=False)
+class Service:
+    """A running service. `not_ready` says why it cannot answer yet, and is empty once it can."""
+
+    settings: Settings
+    metrics: Metrics
+    predictor: Predictor
+    not_ready: str = "The models are warming up."
+
+
+def _service(request: Request) -> Service:
+    return cast(Service, request.state.service)
+
+
+RunningService = Annotated[Service, Depends(_service)]
+
+
+def _predictor(service: RunningService) -> Predictor:
+    if service.not_ready:
+        raise NotReady(service.not_ready)
+    return service.predictor
+
+
+ReadyPredictor = Annotated[Predictor, Depends(_predictor)]
+"""The predictor; 503 until it is warm."""
+
+
+async def taken_face(
+    predictor: Predictor,
+    image: UploadFile | None,
+    face: str | None,
+    *,
+    aligned: bool = False,
+    face_index: int | None = None,
+    keep_photo: bool = False,
+    with_photo: bool = False,
+) -> TakenFace:
+    """The face of a request that brings either an image or a face's id.
+
+    `with_photo` demands the photo of a face taken in earlier. Raises InvalidRequest for both or
+    neither, and what the predictor raises.
+    """
+    if (image is None) == (face is None):
+        raise InvalidRequest("Send either an image or a face.")
+    if image is not None:
+        return await predictor.take_in(
+            await image.read(), aligned=aligned, face_index=face_index, keep_photo=keep_photo
+        )
+    assert face is not None
+    return await predictor.look_up(face, with_photo=with_photo)

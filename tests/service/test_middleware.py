@@ -1,0 +1,210 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.middleware import Admission, BodyLimit
+from service.observability import Metrics
+
+
+class Caller:
+    """A client without a network: sends parts of a body, leaves when told, keeps the answer."""
+
+    def __init__(self, *parts: bytes, path: str = "/age", headers: dict[str, str] | None = None):
+        raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
+        self.scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "headers": raw,
+            "state": {"request_id": "id"},
+        }
+        self.left = asyncio.Event()
+        self.answer: list[Message] = []
+        self._parts = list(parts or [b""])
+
+    async def receive(self) -> Message:
+        if self._parts:
+            body = self._parts.pop(0)
+            return {"type": "http.request", "body": body, "more_body": bool(self._parts)}
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        self.answer.append(message)
+
+    @property
+    def status(self) -> int:
+        return self.answer[0]["status"]
+
+    @property
+    def code(self) -> str:
+        return json.loads(self.answer[1]["body"])["code"]
+
+
+class App:
+    """Reads a whole body, then works until `go` is set, then answers its length."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.cancelled = False
+        self.called = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.called += 1
+        length, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RuntimeError("the caller left")
+            length += len(message["body"])
+            more = message["more_body"]
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": str(length).encode()})
+
+
+async def trickle(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a byte every 30 ms, ten times."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for number in range(10):
+        await asyncio.sleep(0.03)
+        await send({"type": "http.response.body", "body": b".", "more_body": number < 9})
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(test(), 10)
+
+    asyncio.run(bounded())
+
+
+def admission(app: ASGIApp, **options: Any) -> Admission:
+    return Admission(app, Metrics(), **{"max_requests": 2, "timeout_s": 5, **options})
+
+
+async def call(app: ASGIApp, caller: Caller) -> None:
+    await app(caller.scope, caller.receive, caller.send)
+
+
+def test_requests_beyond_the_bound_are_refused_unread():
+    async def test() -> None:
+        app = App()
+        bounded = admission(app)
+        callers = [Caller(b"body") for _ in range(3)]
+        tasks = [asyncio.ensure_future(call(bounded, caller)) for caller in callers]
+        await tasks[2]
+        assert (callers[2].status, callers[2].code) == (503, "overloaded")
+        assert callers[2]._parts == [b"body"]
+        assert app.called == 2
+        app.go.set()
+        await asyncio.gather(*tasks)
+        late = Caller(b"body")
+        await call(bounded, late)
+        assert [caller.status for caller in (*callers[:2], late)] == [200, 200, 200]
+
+    run(test)
+
+
+def test_other_paths_are_not_bounded():
+    async def test() -> None:
+        app = App()
+        app.go.set()
+        caller = Caller(b"body", path="/livez")
+        await call(admission(app, max_requests=0), caller)
+        assert caller.status == 200
+
+    run(test)
+
+
+def test_work_ends_when_the_caller_leaves():
+    async def test() -> None:
+        app, caller = App(), Caller(b"a", b"b")
+        bounded = admission(app)
+        task = asyncio.ensure_future(call(bounded, caller))
+        await asyncio.sleep(0.01)
+        caller.left.set()
+        await task
+        assert app.cancelled
+        assert caller.answer == []
+        assert bounded._in_progress == 0
+
+    run(test)
+
+
+def test_a_request_without_progress_is_timed_out():
+    async def test() -> None:
+        app, caller = App(), Caller(b"a")
+        await call(admission(app, timeout_s=0.05), caller)
+        assert app.cancelled
+        assert (caller.status, caller.code) == (504, "timed_out")
+
+    run(test)
+
+
+def test_an_answer_that_goes_on_is_not_timed_out():
+    async def test() -> None:
+        caller = Caller()
+        await call(admission(trickle, timeout_s=0.1), caller)
+        assert b"".join(part.get("body", b"") for part in caller.answer) == b"." * 10
+
+    run(test)
+
+
+def test_an_answer_that_stalls_is_cut_off():
+    async def test() -> None:
+        caller = Caller()
+        await call(admission(trickle, timeout_s=0.01), caller)
+        assert caller.answer[-1].get("more_body", True)
+
+    run(test)
+
+
+def test_a_fault_passes_through():
+    async def fail(scope: Scope, receive: Receive, send: Send) -> None:
+        raise KeyError("fault")
+
+    async def test() -> None:
+        try:
+            await call(admission(fail), Caller())
+        except KeyError:
+            return
+        raise AssertionError("the fault was swallowed")
+
+    run(test)
+
+
+def test_a_body_is_refused_by_its_length_unread():
+    async def test() -> None:
+        app, caller = App(), Caller(b"x" * 11, headers={"content-length": "11"})
+        await call(BodyLimit(app, Metrics(), max_bytes=10), caller)
+        assert (caller.status, caller.code) == (413, "body_too_large")
+        assert app.called == 0
+
+    run(test)
+
+
+def test_a_body_of_untold_length_is_refused_where_it_grows_too_long():
+    async def test() -> None:
+        app, caller = App(), Caller(b"x" * 6, b"x" * 5, b"x" * 1000)
+        await call(BodyLimit(app, Metrics(), max_bytes=10), caller)
+        assert (caller.status, caller.code) == (413, "body_too_large")
+        assert caller._parts == [b"x" * 1000]
+
+    run(test)
+
+
+def test_a_body_at_the_limit_passes():
+    async def test() -> None:
+        app, caller = App(), Caller(b"x" * 6, b"x" * 4)
+        app.go.set()
+        await call(BodyLimit(app, Metrics(), max_bytes=10), caller)
+        assert caller.answer[1]["body"] == b"10"
+
+    run(test)
