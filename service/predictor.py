@@ -16,12 +16,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from model.portraits.align import Alignment, Geometry, align, check_size, crop
+from model.portraits.align import Alignment, Geometry, align, check_size
 from model.portraits.composite import composite
 from model.portraits.detect import DlibLandmarker, Landmarker, pick_face
 from model.portraits.errors import NoFace, PortraitError
 from model.portraits.parse import Parser, mask_portrait
 from model.portraits.photo import Photo, read_photo
+from model.portraits.portrait import cut_portrait
 from service.batcher import Batcher, Lane
 from service.errors import (
     FaceCutForAnotherModel,
@@ -162,12 +163,16 @@ class Predictor:
         return self._cut_of(face, model).alignment
 
     def in_photo(self, taken: TakenFace, model: Model, picture: Pixels) -> Pixels:
-        """The photo with `picture` in the place of the face. Raises PhotoNotKept."""
+        """The photo with the head of `picture` in the place of the face. Raises PhotoNotKept.
+
+        The picture is parsed too, so that its grey background stays out of the photo.
+        """
         if taken.photo is None:
             raise PhotoNotKept
         cut = self._cut_of(taken.face, model)
         with self._metrics.stage(Stage.COMPOSITE):
-            return composite(taken.photo, picture, cut.alpha, cut.alignment)
+            alpha = self._parser.parse(picture).kept(model.manifest.portrait.removed)
+            return composite(taken.photo, picture, alpha, cut.alignment)
 
     async def pictures(
         self,
@@ -257,11 +262,11 @@ class Predictor:
                     geometry = Geometry(cut.resolution, cut.portrait.scale)
                     alignment = align(landmarks, geometry)
                 check_size(alignment, self._settings.min_face_px)
-                portrait = crop(photo.pixels, alignment)
-                kept = self._parser.parse(portrait).kept(cut.portrait.removed)
-                portraits[cut.key] = CutPortrait(
-                    portrait, np.rint(kept * 255).astype(np.uint8), alignment
+                portrait = cut_portrait(
+                    photo.pixels, alignment, self._parser, cut.portrait.removed
                 )
+                kept = np.rint(portrait.kept * 255).astype(np.uint8)
+                portraits[cut.key] = CutPortrait(portrait.pixels, kept, alignment)
         face = Face(
             portraits,
             width,

@@ -88,7 +88,11 @@ class Parser:
         resolution = graph.shape_of("image")[1]
         if not isinstance(resolution, int):
             raise ValueError("a parser's graph must fix the size of `image`")
-        return cls(lambda image: graph.run({"image": image})[0].astype(np.uint8, copy=False), resolution)
+
+        def run(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            return graph.run({"image": image})[0].astype(np.uint8, copy=False)
+
+        return cls(run, resolution)
 
     def parse(self, portrait: NDArray[np.uint8]) -> ParsingMap:
         """The map of a portrait, uint8 (R0, R0, 3) RGB of any size."""

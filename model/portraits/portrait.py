@@ -1,0 +1,48 @@
+"""A portrait: the aligned crop of a face and how much of each pixel belongs to the head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.portraits.align import Alignment, crop, inside
+from model.portraits.parse import Parser
+
+
+@dataclass(frozen=True, eq=False)
+class Portrait:
+    """`pixels` uint8 (R, R, 3) RGB, not masked; `kept` float32 (R, R) from 0 to 1."""
+
+    pixels: NDArray[np.uint8]
+    kept: NDArray[np.float32]
+    alignment: Alignment
+
+
+def cut_portrait(
+    photo: NDArray[np.uint8], alignment: Alignment, parser: Parser, removed: Sequence[str]
+) -> Portrait:
+    """Cuts and parses the portrait that lies at `alignment` in a photo (H, W, 3) RGB.
+
+    It is parsed at the parser's size or its own, whichever is larger, so that a small portrait
+    gets as good a map as a large one. What was mirrored beyond the photo's edge is not kept.
+    """
+    resolution = alignment.resolution
+    fine = crop(photo, alignment.at(max(resolution, parser.resolution)))
+    kept = replace(parser.parse(fine), resolution=resolution).kept(removed)
+    height, width = photo.shape[:2]
+    kept = kept * inside(alignment, width, height)
+    return Portrait(_reduced(fine, resolution), kept.astype(np.float32), alignment)
+
+
+def _reduced(pixels: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
+    """A square picture at `resolution`: means of whole blocks, as training makes them."""
+    if len(pixels) == resolution:
+        return pixels
+    factor, rest = divmod(len(pixels), resolution)
+    if rest == 0:
+        return np.asarray(Image.fromarray(pixels).reduce(factor))
+    return np.asarray(
+        Image.fromarray(pixels).resize((resolution, resolution), Image.Resampling.LANCZOS)
+    )
