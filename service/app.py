@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -14,9 +14,11 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 from starlette.middleware import Middleware
 
+from model.bundle import BundleError
+from model.runtime import ProviderError
 from service.errors import MEDIA_TYPE, InvalidRequest, Problem, problem_of_status
 from service.middleware import Admission, BodyLimit, RequestContext
-from service.observability import Metrics
+from service.observability import CannotStart, Metrics
 from service.predictor import open_predictor
 from service.routes import ROUTERS
 from service.schemas import ProblemDocument
@@ -68,7 +70,12 @@ def _lifespan(
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
-        async with open_predictor(settings, metrics) as predictor:
+        async with AsyncExitStack() as stack:
+            try:
+                predictor = await stack.enter_async_context(open_predictor(settings, metrics))
+            except (BundleError, ProviderError, OSError) as error:
+                _log.critical("cannot start: %s", error)
+                raise CannotStart from None
             service = Service(settings, metrics, predictor)
             warming = asyncio.create_task(_warm_up(service))
             try:

@@ -104,9 +104,19 @@ class Metrics:
         )
 
 
+class CannotStart(Exception):
+    """An operator's mistake that ends the start; the log has told it in one line."""
+
+
+def _unheard(record: logging.LogRecord) -> bool:
+    """False for the server's own account of a start that failed, which is a traceback."""
+    return CannotStart.__name__ not in record.getMessage()
+
+
 def configure_logging(level: str) -> None:
     """Logs to standard error. The server's own access log, which would hold paths, stays off."""
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
     logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("uvicorn.error").addFilter(_unheard)
