@@ -15,7 +15,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 
 def multipart(fields: dict[str, str], image: bytes) -> tuple[bytes, str]:
@@ -39,13 +39,17 @@ def post(url: str, fields: dict[str, str], image: bytes) -> dict[str, Any]:
         return json.load(answer)
 
 
-def pictures(url: str, photo: bytes, aligned: bool) -> list[Image.Image]:
-    """The portrait and every anchor of one photograph."""
+def pictures(url: str, photo: bytes, aligned: bool) -> dict[str, Image.Image]:
+    """The portrait and every anchor of one photograph, by caption."""
     flag = {"aligned": "true"} if aligned else {}
     face = post(f"{url}/faces", flag, photo)
     aged = post(f"{url}/age", {"target": "all", **flag}, photo)
-    encoded = [face["portrait"], *(entry["image"] for entry in aged["pictures"])]
-    return [Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB") for text in encoded]
+    encoded = {"portrait": face["portrait"]}
+    encoded |= {entry["target"]: entry["image"] for entry in aged["pictures"]}
+    return {
+        caption: Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+        for caption, text in encoded.items()
+    }
 
 
 def main() -> None:
@@ -56,14 +60,17 @@ def main() -> None:
     parser.add_argument("--cell", type=int, default=128)
     parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"))
     arguments = parser.parse_args()
-    size = (arguments.cell, arguments.cell)
+    cell, caption_px = arguments.cell, 20
     rows = [pictures(arguments.url, p.read_bytes(), arguments.aligned) for p in arguments.photos]
-    columns = max(map(len, rows))
-    sheet = Image.new("RGB", (columns * size[0], len(rows) * size[1]), (128, 128, 128))
-    for y, row in enumerate(rows):
-        for x, cell in enumerate(row):
-            scaled = cell.resize(size, Image.Resampling.BICUBIC)
-            sheet.paste(scaled, (x * size[0], y * size[1]))
+    captions = list(rows[0])
+    sheet = Image.new("RGB", (len(captions) * cell, caption_px + len(rows) * cell), (128, 128, 128))
+    draw = ImageDraw.Draw(sheet)
+    for x, caption in enumerate(captions):
+        centre = (x * cell + cell / 2, caption_px / 2)
+        draw.text(centre, caption, (255, 255, 255), ImageFont.load_default(14), anchor="mm")
+        for y, row in enumerate(rows):
+            scaled = row[caption].resize((cell, cell), Image.Resampling.BICUBIC)
+            sheet.paste(scaled, (x * cell, caption_px + y * cell))
     sheet.save(arguments.output)
 
 

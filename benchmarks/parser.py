@@ -1,6 +1,6 @@
 """Time and size of the face parser: milliseconds for one portrait on the CPU.
 
-    python -m benchmarks.parser [--threads 2] [--runs 100]
+python -m benchmarks.parser [--threads 2] [--runs 100]
 """
 
 import argparse

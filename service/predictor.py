@@ -262,9 +262,7 @@ class Predictor:
                     geometry = Geometry(cut.resolution, cut.portrait.scale)
                     alignment = align(landmarks, geometry)
                 check_size(alignment, self._settings.min_face_px)
-                portrait = cut_portrait(
-                    photo.pixels, alignment, self._parser, cut.portrait.removed
-                )
+                portrait = cut_portrait(photo.pixels, alignment, self._parser, cut.portrait.removed)
                 kept = np.rint(portrait.kept * 255).astype(np.uint8)
                 portraits[cut.key] = CutPortrait(portrait.pixels, kept, alignment)
         face = Face(

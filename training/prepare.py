@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.portraits.align import Alignment, Geometry, align, check_size, crop
+from model.portraits.align import Alignment, Geometry, align, check_size
 from model.portraits.classes import REMOVED
 from model.portraits.detect import DlibLandmarker, Landmarker, pick_face
 from model.portraits.errors import NoFace, PortraitError
 from model.portraits.parse import Parser
 from model.portraits.photo import read_photo
+from model.portraits.portrait import Portrait, cut_portrait
 from training.data import SCHEMA_VERSION, DataError
 from training.sources import Collection, Entry, read_table
 
@@ -49,8 +50,8 @@ class _Worker:
         self.parser = Parser.open(parser, threads=1)
         self.landmarker: Landmarker | None = None if config.aligned else DlibLandmarker()
 
-    def portrait(self, entry: Entry) -> NDArray[np.uint8]:
-        """The aligned crop of an entry. Raises PortraitError, KeyError or OSError."""
+    def portrait(self, entry: Entry) -> Portrait:
+        """The portrait of an entry. Raises PortraitError, KeyError or OSError."""
         pixels = read_photo(self.collection.read(entry.file)).pixels
         if self.landmarker is None:
             height, width = pixels.shape[:2]
@@ -62,7 +63,7 @@ class _Worker:
             geometry = Geometry(self.config.resolution, self.config.scale)
             alignment = align(pick_face(faces, 0).landmarks, geometry)
         check_size(alignment, self.config.minimum_px)
-        return crop(pixels, alignment)
+        return cut_portrait(pixels, alignment, self.parser, REMOVED)
 
     def prepare(self, entry: Entry) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | str:
         """Portrait (R, R, 3) and kept share (R, R) of an entry, or why it was dropped."""
@@ -72,10 +73,9 @@ class _Worker:
             return error.code
         except (KeyError, OSError):
             return "unreadable_file"
-        kept = self.parser.parse(portrait).kept(REMOVED)
-        if not KEPT_SHARE[0] < float(kept.mean()) < KEPT_SHARE[1]:
+        if not KEPT_SHARE[0] < float(portrait.kept.mean()) < KEPT_SHARE[1]:
             return "implausible_map"
-        return portrait, np.round(kept * 255).astype(np.uint8)
+        return portrait.pixels, np.rint(portrait.kept * 255).astype(np.uint8)
 
 
 _worker: _Worker | None = None
