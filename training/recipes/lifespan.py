@@ -58,7 +58,9 @@ class LifespanRecipe:
 
         rate, start = config.learning_rate, config.reconstruction_rate
         return {
-            "reconstruction": Adam(groups(start), betas=(0.9, 0.99), fused=True),
+            # Codes and styles stay as they are drawn: noise on the code only disturbs a
+            # reconstruction, which would teach the mapping to give all ages one latent.
+            "reconstruction": Adam(fast, start, betas=(0.9, 0.99), fused=True),
             "generator": Adam(groups(rate), betas=betas, fused=True),
             "discriminator": Adam(self.discriminator.parameters(), rate, betas, fused=True),
         }
