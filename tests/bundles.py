@@ -1,5 +1,6 @@
 """Tiny bundles and parsers: real graphs, written here, that do something simple to a picture."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +48,7 @@ def write_tiny_bundle(
         "version": "1",
         "method": "lifespan",
         "resolution": resolution,
-        "anchors": [
-            {
-                "name": cluster.name,
-                "low_years": cluster.low_years,
-                "high_years": cluster.high_years,
-                "centre_years": cluster.centre_years,
-            }
-            for cluster in LIFESPAN_CLUSTERS
-        ],
+        "anchors": [asdict(cluster) for cluster in LIFESPAN_CLUSTERS],
         "groups": GROUPS,
         "default_group": "neutral",
         "latent_size": LATENT,

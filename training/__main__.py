@@ -12,7 +12,7 @@ import torch
 
 from model.ages import LIFESPAN_CLUSTERS
 from model.bundle import BundleError, open_bundle
-from training.config import ConfigError, config_of, load_config, preset_names
+from training.config import ConfigError, FitConfig, config_of, load_config, preset_names
 from training.data import DataError, PortraitSet, PreparedSet, open_prepared, split_rows
 from training.export import (
     ExportError,
@@ -67,8 +67,7 @@ def _fit(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _selection(data: PreparedSet, state: dict, split: str) -> PortraitSet:
-    config = config_of(state["config"])
+def _held_out(data: PreparedSet, config: FitConfig, split: str) -> PortraitSet:
     _, selection, test = split_rows(data, config.held_out)
     rows = test if split == "test" else selection
     return PortraitSet(data, config, rows, torch.device("cpu"), balanced=False)
@@ -82,7 +81,12 @@ def _export(arguments: argparse.Namespace) -> int:
         raise DataError(f"{arguments.run} holds no checkpoint; run fit first")
     trained = trained_of_checkpoint(state)
     data = open_prepared(arguments.data)
-    portraits = _selection(data, state, "selection").images[:64].permute(0, 2, 3, 1).numpy()
+    portraits = (
+        _held_out(data, config_of(state["config"]), "selection")
+        .images[:64]
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
     bundle = export(
         trained,
         arguments.output,
@@ -109,12 +113,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     bundle = open_bundle(arguments.bundle)
     group = arguments.group or bundle.manifest.default_group
-    config = load_config("lifespan-64", [f"resolution = {bundle.manifest.resolution}"])
-    _, selection, test = split_rows(open_prepared(arguments.data), config.held_out)
-    rows = test if arguments.split == "test" else selection
-    portraits = PortraitSet(
-        open_prepared(arguments.data), config, rows, torch.device("cpu"), balanced=False
+    config = FitConfig(
+        resolution=bundle.manifest.resolution,
+        clusters=tuple((c.low_years, c.high_years) for c in bundle.manifest.clusters),
     )
+    data = open_prepared(arguments.data)
+    portraits = _held_out(data, config, arguments.split)
     report = {"split": arguments.split, **evaluate(bundle, portraits, group, arguments.limit)}
     print(json.dumps(report, indent=2))
     if arguments.report is not None:

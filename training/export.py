@@ -6,7 +6,7 @@ import math
 import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -252,15 +252,7 @@ def export(
         "version": version,
         "method": "lifespan",
         "resolution": trained.resolution,
-        "anchors": [
-            {
-                "name": cluster.name,
-                "low_years": cluster.low_years,
-                "high_years": cluster.high_years,
-                "centre_years": cluster.centre_years,
-            }
-            for cluster in trained.clusters
-        ],
+        "anchors": [asdict(cluster) for cluster in trained.clusters],
         "groups": trained.groups,
         "default_group": "neutral" if "neutral" in trained.groups else trained.groups[0],
         "latent_size": generator.shape.latent,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,15 +12,7 @@ LATENTS = np.arange(3 * 6 * 4, dtype=np.float32).reshape(3, 6, 4)
 
 def fields(**changes):
     encoder, decoders = graph_contract(16, 4, "encoder.onnx", ["decoder.onnx"])
-    anchors = [
-        {
-            "name": cluster.name,
-            "low_years": cluster.low_years,
-            "high_years": cluster.high_years,
-            "centre_years": cluster.centre_years,
-        }
-        for cluster in LIFESPAN_CLUSTERS
-    ]
+    anchors = [asdict(cluster) for cluster in LIFESPAN_CLUSTERS]
     values = {
         "name": "tiny",
         "version": "1",
