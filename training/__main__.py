@@ -233,7 +233,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub = command("parser", _parser, "Train the face parser on CelebAMask-HQ label maps.")
     sub.add_argument("maps", type=Path, help="folder with images/ and masks/")
     sub.add_argument("-o", "--output", type=Path, default=Path("parser"))
-    sub.add_argument("--images", type=int, default=36_000)
+    sub.add_argument("--images", type=int, default=72_000)
     return top
 
 

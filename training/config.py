@@ -47,6 +47,8 @@ class FitConfig:
     """Images at the start that train reconstruction alone, without an adversary."""
     reconstruction_rate: float = 3e-3
     """Learning rate of that start, whose Adam has momentum 0.9."""
+    discriminator_images: int = 0
+    """Images after that start that teach D alone, on real images, what belongs to which class."""
     learning_rate: float = 1e-3
     slow_rate: float = 0.01
     """Factor on the rate for the mapping network and the style affines."""
@@ -55,11 +57,15 @@ class FitConfig:
     r1_gamma: float = 1.0
     r1_interval: int = 8
     """Steps between R1 penalties, which are then weighted by their number."""
+    augment: float = 0.0
+    """Strength of the random views that D sees of real and generated images; 0 is none."""
+    mismatch_weight: float = 1.0
+    """Weight of real images under another cluster's logit, which D must call fake."""
     adversarial_weight: float = 1.0
     reconstruction_weight: float = 10.0
     cycle_weight: float = 10.0
     identity_weight: float = 1.0
-    age_weight: float = 1.0
+    age_weight: float = 5.0
     average_half_life: float = 8_000.0
     """Images after which a weight counts half in the average."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,14 +112,23 @@ class Run:
         self.images_seen, self.steps = state["images_seen"], state["steps"]
 
     def warm_start(self, weights: dict[str, Any]) -> None:
-        """Begins from the averaged generator and the discriminator of an earlier run."""
+        """Begins from the averaged generator and the discriminator of an earlier run.
+
+        A discriminator of another size is drawn anew instead, with a warning.
+        """
         if self.resumed:
             raise ConfigError(f"{self.folder} has begun already; a warm start needs a new folder")
         generator = {name: tensor.float() for name, tensor in weights["generator"].items()}
         discriminator = {name: tensor.float() for name, tensor in weights["discriminator"].items()}
         self.recipe.generator.load_state_dict(generator)
         self.averaged.network.load_state_dict(generator)
-        self.recipe.discriminator.load_state_dict(discriminator)
+        mine = self.recipe.discriminator.state_dict()
+        if {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in discriminator.items()}:
+            self.recipe.discriminator.load_state_dict(discriminator)
+        else:
+            warnings.warn(
+                "the warm start's discriminator has another size: drawn anew", stacklevel=2
+            )
         self.images_seen = int(weights["images_seen"])
 
     def _rate_factor(self) -> float:

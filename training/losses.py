@@ -10,6 +10,15 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return functional.softplus(-real).mean() + functional.softplus(fake).mean()
 
 
+def mismatch_loss(wrong: Tensor) -> Tensor:
+    """What D pays for calling a real image one of a class that is not its own (Reed et al. 2016).
+
+    `wrong` (N,) are the logits of real images under another class. Without it D can tell fake from
+    real by sharpness alone for a long time, and its logits say nothing about age.
+    """
+    return functional.softplus(wrong).mean()
+
+
 def adversarial_loss(fake: Tensor) -> Tensor:
     """Non-saturating loss of G (Goodfellow et al. 2014) on D's logits (N,) of its images."""
     return functional.softplus(-fake).mean()
@@ -29,7 +38,16 @@ def r1_penalty(logits: Tensor, real: Tensor) -> Tensor:
 def absolute_error(estimate: Tensor, truth: Tensor) -> Tensor:
     """Mean absolute difference of two tensors of one shape.
 
-    Serves all five consistency terms of Or-El et al. (2020), section 3.3: reconstruction and cycle
-    (images), identity (features of E_id), age (codes of E_age).
+    Serves the consistency terms of Or-El et al. (2020), section 3.3: reconstruction and cycle
+    (images), identity (features of E_id).
     """
     return (estimate - truth).abs().mean()
+
+
+def age_loss(estimate: Tensor, code: Tensor) -> Tensor:
+    """Mean squared difference of E_age's answers and age codes, (N, code) both.
+
+    The publication takes the absolute difference, whose best answer to a code that is 0 in eleven
+    of twelve places is 0 until the class is all but sure. The square's is the class's probability.
+    """
+    return (estimate - code).square().mean()

@@ -53,38 +53,25 @@ class EqualLinear(nn.Module):
 
 
 def blur(x: Tensor) -> Tensor:
-    """Separable [1 2 1] / 4 low-pass over the last two axes, zeros outside; the shape stays.
-
-    Written as sums of neighbours, which cost a fraction of a depthwise convolution on CPU.
-    """
-    x = functional.pad(x, (1, 1, 1, 1))
-    x = x[..., :-1] + x[..., 1:]
-    x = x[..., :-1] + x[..., 1:]
-    x = x[..., :-1, :] + x[..., 1:, :]
-    return (x[..., :-1, :] + x[..., 1:, :]) * 0.0625
+    """Separable [1 2 1] / 4 low-pass over the last two axes, zeros outside; the shape stays."""
+    line = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    channels = x.shape[1]
+    kernel = (line[:, None] * line).expand(channels, 1, 3, 3)
+    return functional.conv2d(x, kernel, padding=1, groups=channels)
 
 
 def upsampled_convolution(x: Tensor, weight: Tensor) -> Tensor:
     """Nearest x2, reflection padding, 3x3 convolution (O, I, 3, 3): (N, I, H, W) -> (N, O, 2H, 2W).
 
-    Each of the four output phases sees only 2x2 input pixels, so it is one 2x2 convolution at the
-    low size with 4 O outputs: 2.25 times fewer multiplications, the same numbers. Reflection at the
-    high size is edge replication at the low one.
+    Each output pixel sees only 2x2 input pixels, so it is one transposed 4x4 convolution at stride
+    2: 2.25 times fewer multiplications, the same numbers. Reflection at the high size is edge
+    replication at the low one.
     """
-    outputs, inputs = weight.shape[:2]
-    early = torch.stack([weight[:, :, 0], weight[:, :, 1] + weight[:, :, 2]], 2)
-    late = torch.stack([weight[:, :, 0] + weight[:, :, 1], weight[:, :, 2]], 2)
-    phases = []
-    for rows in (early, late):
-        phases.append(torch.stack([rows[..., 0], rows[..., 1] + rows[..., 2]], 3))
-        phases.append(torch.stack([rows[..., 0] + rows[..., 1], rows[..., 2]], 3))
-    kernel = torch.stack(phases, 1).reshape(4 * outputs, inputs, 2, 2)
-    y = functional.conv2d(functional.pad(x, (1, 1, 1, 1), "replicate"), kernel)
-    y = y.unflatten(1, (outputs, 4))
-    y = torch.stack(
-        [y[:, :, 0, :-1, :-1], y[:, :, 1, :-1, 1:], y[:, :, 2, 1:, :-1], y[:, :, 3, 1:, 1:]], 2
-    )
-    return functional.pixel_shuffle(y.flatten(1, 2), 2)
+    kernel = functional.pad(weight, (1, 1, 1, 1))
+    kernel = kernel[:, :, 1:] + kernel[:, :, :-1]
+    kernel = kernel[..., 1:] + kernel[..., :-1]
+    wide = functional.pad(x, (1, 1, 1, 1), "replicate")
+    return functional.conv_transpose2d(wide, kernel.flip(2, 3).transpose(0, 1), stride=2, padding=3)
 
 
 def pooled_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

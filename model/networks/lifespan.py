@@ -153,7 +153,7 @@ class LifespanGenerator(nn.Module):
         return self.decoder(self.identity_encoder(image), self.mapping(code))
 
     def slow_parameters(self) -> Iterator[nn.Parameter]:
-        """The mapping network's and the style affines': trained at a hundredth of the rate."""
+        """The mapping network's and the style affines': trained at a fraction of the rate."""
         yield from self.mapping.parameters()
         for module in self.decoder.modules():
             if isinstance(module, ModulatedConv2d):

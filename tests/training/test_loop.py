@@ -24,6 +24,7 @@ TINY = {
     "batch": 4,
     "images": 160,
     "reconstruction_images": 40,
+    "discriminator_images": 40,
     "log_every": 40,
     "sample_every": 80,
     "checkpoint_every": 40,

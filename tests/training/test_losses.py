@@ -3,7 +3,14 @@ import math
 import pytest
 import torch
 
-from training.losses import absolute_error, adversarial_loss, discriminator_loss, r1_penalty
+from training.losses import (
+    absolute_error,
+    adversarial_loss,
+    age_loss,
+    discriminator_loss,
+    mismatch_loss,
+    r1_penalty,
+)
 
 
 def test_r1_of_a_linear_discriminator_is_half_its_squared_slope():
@@ -41,3 +48,14 @@ def test_the_generators_gradient_does_not_vanish_when_it_is_found_out():
 
 def test_absolute_error_is_the_mean_distance():
     assert absolute_error(torch.tensor([1.0, -1.0]), torch.tensor([0.0, 2.0])).item() == 2.0
+
+
+def test_calling_a_real_image_one_of_another_class_costs_more_the_surer_it_is_done():
+    assert mismatch_loss(torch.tensor([-9.0])) < 0.01 < 5 < mismatch_loss(torch.tensor([5.0]))
+
+
+def test_the_best_answer_to_a_rare_code_is_its_frequency_and_not_zero():
+    codes = torch.eye(12)
+    answers = [torch.full_like(codes, value) for value in (0.0, 1 / 12, 1.0)]
+    zero, frequency, one = (age_loss(answer, codes).item() for answer in answers)
+    assert frequency < zero < one

@@ -2,8 +2,10 @@
 
 Where this differs from the publication: codes, heads and latents per (group, cluster), and a
 neutral group (mean code, mean logit) trained by dropping the group in a share of the draws; R1 is
-Mescheder's on the selected logit, lazily; D's last LeakyReLU is left out; a start that trains
-reconstruction alone; the average of weights is measured in images.
+Mescheder's on the selected logit, lazily; D's last LeakyReLU is left out; D learns from real
+images under a wrong class too, and may see random views; the age loss is squared, and E_age learns
+from real images alone, so that it cannot agree with G on a sign for an age; a start that trains
+reconstruction, then D, alone; the average of weights is measured in images.
 """
 
 from collections.abc import Mapping
@@ -11,14 +13,23 @@ from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.optim import Adam, Optimizer
 
 from model.ages import age_codes
 from model.networks.discriminator import Discriminator
 from model.networks.lifespan import LifespanGenerator, LifespanShape
+from training.augment import discriminator_views
 from training.config import FitConfig
 from training.data import Batch
-from training.losses import absolute_error, adversarial_loss, discriminator_loss, r1_penalty
+from training.losses import (
+    absolute_error,
+    adversarial_loss,
+    age_loss,
+    discriminator_loss,
+    mismatch_loss,
+    r1_penalty,
+)
 from training.recipes import Update
 
 
@@ -74,41 +85,56 @@ class LifespanRecipe:
         """The logits (N,) that count: the class's own, the mean over populations for neutral."""
         return (logits.float() * self.heads[group, cluster]).sum(1)
 
+    def judged(self, image: Tensor) -> Tensor:
+        """D's logits (N, classes) of random views of the images."""
+        return self.discriminator(discriminator_views(image, self.config.augment))
+
     def step(self, batch: Batch, images_seen: int, steps: int, update: Update) -> dict[str, Tensor]:
+        start = self.config.reconstruction_images
+        if images_seen < start:
+            return self._step_reconstruction(batch, update)
+        if images_seen < start + self.config.discriminator_images:
+            return self._step_discriminator(batch, None, steps, update)
+        return self._step_all(batch, steps, update)
+
+    def _step_reconstruction(self, batch: Batch, update: Update) -> dict[str, Tensor]:
+        config, generator = self.config, self.generator
+        code = self.noisy_code(batch.group, batch.source)
+        reconstruction = absolute_error(generator(batch.real, code), batch.real)
+        age = age_loss(generator.age_encoder(batch.real), code)
+        update(
+            "reconstruction",
+            config.reconstruction_weight * reconstruction + config.age_weight * age,
+        )
+        return {"reconstruction": reconstruction, "age": age}
+
+    def _step_all(self, batch: Batch, steps: int, update: Update) -> dict[str, Tensor]:
         config, generator = self.config, self.generator
         real, group = batch.real, batch.group
-        source_code = self.noisy_code(group, batch.source)
+        source_code, target_code = (
+            self.noisy_code(group, cluster) for cluster in (batch.source, batch.target)
+        )
+        source_latent, target_latent = generator.mapping(
+            torch.cat([source_code, target_code])
+        ).chunk(2)
         identity = generator.identity_encoder(real)
-        source_latent = generator.mapping(source_code)
-
-        if images_seen < config.reconstruction_images:
-            rebuilt = generator.decoder(identity, source_latent)
-            reconstruction = absolute_error(rebuilt, real)
-            age = absolute_error(generator.age_encoder(real), source_code)
-            update(
-                "reconstruction",
-                config.reconstruction_weight * reconstruction + config.age_weight * age,
-            )
-            return {"reconstruction": reconstruction, "age": age}
-
-        target_code = self.noisy_code(group, batch.target)
-        target_latent = generator.mapping(target_code)
         rebuilt, fake = generator.decoder(
             torch.cat([identity, identity]), torch.cat([source_latent, target_latent])
         ).chunk(2)
         logged = self._step_discriminator(batch, fake.detach(), steps, update)
 
-        fake_logits = self.selected(self.discriminator(fake), group, batch.target)
+        fake_logits = self.selected(self.judged(fake), group, batch.target)
         fake_identity = generator.identity_encoder(fake)
         cycled = generator.decoder(fake_identity, source_latent)
-        ages = generator.age_encoder(torch.cat([real, fake]))
+        encoder = generator.age_encoder
+        fixed = {name: p.detach() for name, p in encoder.named_parameters()}
         logged |= {
             "adversarial": adversarial_loss(fake_logits),
             "reconstruction": absolute_error(rebuilt, real),
             "cycle": absolute_error(cycled, real),
             "identity": absolute_error(fake_identity, identity),
-            "age": absolute_error(ages[: len(real)], source_code)
-            + absolute_error(ages[len(real) :], target_code),
+            "age": age_loss(encoder(real), source_code),
+            "fake_age": age_loss(functional_call(encoder, fixed, (fake,)), target_code),
         }
         update(
             "generator",
@@ -116,25 +142,36 @@ class LifespanRecipe:
             + config.reconstruction_weight * logged["reconstruction"]
             + config.cycle_weight * logged["cycle"]
             + config.identity_weight * logged["identity"]
-            + config.age_weight * logged["age"],
+            + config.age_weight * (logged["age"] + logged["fake_age"]),
         )
         return logged
 
     def _step_discriminator(
-        self, batch: Batch, fake: Tensor, steps: int, update: Update
+        self, batch: Batch, fake: Tensor | None, steps: int, update: Update
     ) -> dict[str, Tensor]:
-        """D against the step's own images: G has not moved, so drawing them again gains nothing."""
+        """D against the step's own images: G has not moved, so drawing them again gains nothing.
+
+        Without `fake` it learns from real images under right and wrong classes alone.
+        """
         config = self.config
         penalised = steps % config.r1_interval == 0
         real = batch.real.detach().requires_grad_(penalised)
-        real_logits = self.selected(self.discriminator(real), batch.group, batch.source)
-        fake_logits = self.selected(self.discriminator(fake), batch.group, batch.target)
-        loss = discriminator_loss(real_logits, fake_logits)
+        logits = self.judged(real)
+        real_logits = self.selected(logits, batch.group, batch.source)
+        wrong_logits = self.selected(logits, batch.group, batch.target)
+        mismatch = mismatch_loss(wrong_logits)
         logged = {
-            "discriminator": loss,
             "real_logit": real_logits.mean(),
-            "fake_logit": fake_logits.mean(),
+            "wrong_logit": wrong_logits.mean(),
+            "told_apart": (real_logits > wrong_logits).float().mean(),
         }
+        if fake is None:
+            loss = adversarial_loss(real_logits) + mismatch
+        else:
+            fake_logits = self.selected(self.judged(fake), batch.group, batch.target)
+            logged["fake_logit"] = fake_logits.mean()
+            loss = discriminator_loss(real_logits, fake_logits) + config.mismatch_weight * mismatch
+        logged["discriminator"] = loss
         if penalised:
             penalty = r1_penalty(real_logits, real)
             loss = loss + config.r1_gamma * config.r1_interval * penalty

@@ -1,0 +1,100 @@
+import pytest
+import torch
+
+from training.config import config_of
+from training.data import Batch
+from training.losses import age_loss
+from training.recipes.lifespan import LifespanRecipe
+
+TINY = {
+    "resolution": 16, "width": 2, "discriminator_width": 2, "elements": 2, "latent": 8,
+    "code_noise": 0.0, "reconstruction_images": 100, "discriminator_images": 50,
+}  # fmt: skip
+
+
+@pytest.fixture
+def recipe():
+    torch.manual_seed(0)
+    return LifespanRecipe(config_of(TINY))
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    source, target = torch.tensor([0, 1, 5, 3]), torch.tensor([2, 0, 1, 4])
+    return Batch(torch.rand(4, 3, 16, 16) * 2 - 1, source, target, torch.tensor([0, 1, 2, 2]))
+
+
+@pytest.mark.parametrize(
+    ("images_seen", "updates"),
+    [
+        (0, ["reconstruction"]),
+        (99, ["reconstruction"]),
+        (100, ["discriminator"]),
+        (149, ["discriminator"]),
+        (150, ["discriminator", "generator"]),
+    ],
+)
+def test_reconstruction_then_the_discriminator_then_both_are_trained(
+    recipe, batch, images_seen, updates
+):
+    made = []
+    recipe.step(batch, images_seen, 1, lambda name, loss: made.append(name))
+    assert made == updates
+
+
+def test_the_age_encoder_learns_from_real_images_alone(recipe, batch):
+    parameters = list(recipe.generator.age_encoder.parameters())
+    gradients = {}
+
+    def update(name, loss):
+        if name == "generator":
+            gradients[name] = torch.autograd.grad(loss, parameters)
+
+    recipe.step(batch, 150, 1, update)
+    code = recipe.codes[batch.group, batch.source]
+    alone = recipe.config.age_weight * age_loss(recipe.generator.age_encoder(batch.real), code)
+    for given, wanted in zip(
+        gradients["generator"], torch.autograd.grad(alone, parameters), strict=True
+    ):
+        torch.testing.assert_close(given, wanted)
+
+
+def test_the_judged_age_of_a_generated_image_moves_the_decoder(recipe, batch):
+    weights = dict.fromkeys(
+        ("adversarial_weight", "reconstruction_weight", "cycle_weight", "identity_weight"), 0.0
+    )
+    recipe.config = config_of(TINY | weights)
+    found = {}
+
+    def update(name, loss):
+        if name == "generator":
+            found["gradient"] = torch.autograd.grad(loss, recipe.generator.decoder.to_rgb.weight)[0]
+
+    recipe.step(batch, 150, 1, update)
+    assert found["gradient"].abs().max() > 0
+
+
+def test_a_real_image_under_a_wrong_cluster_is_called_fake(recipe, batch):
+    optimiser = recipe.optimisers()["discriminator"]
+
+    def update(name, loss):
+        if name == "discriminator":
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    first = recipe.step(batch, 100, 1, update)
+    for _ in range(60):
+        last = recipe.step(batch, 100, 1, update)
+    assert last["told_apart"] == 1
+    assert last["wrong_logit"] < first["wrong_logit"]
+    assert last["real_logit"] > first["real_logit"]
+
+
+def test_neutral_counts_the_mean_of_both_populations_logits(recipe):
+    logits = torch.arange(12.0)[None].repeat(3, 1)
+    cluster = torch.full((3,), 2)
+    female, male, neutral = recipe.selected(logits, torch.tensor([0, 1, 2]), cluster)
+    assert neutral == (female + male) / 2
+    assert female != male

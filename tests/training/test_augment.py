@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from training.augment import discriminator_views
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    return torch.rand(6, 3, 32, 32) * 2 - 1
+
+
+def test_no_strength_leaves_images_as_they_are(images):
+    assert discriminator_views(images, 0.0) is images
+
+
+def test_views_differ_from_image_to_image(images):
+    views = discriminator_views(images[:1].repeat(4, 1, 1, 1), 1.0)
+    distances = [(views[0] - view).abs().mean() for view in views[1:]]
+    assert min(distances) > 0.01
+
+
+def test_an_image_moves_by_an_eighth_at_most_and_grey_enters():
+    point = torch.zeros(64, 3, 32, 32)
+    point[:, :, 16, 16] = 1.0
+    bright = discriminator_views(point, 1.0).mean(1)
+    bright = bright - bright.amin((1, 2), keepdim=True)
+    brightest = bright.flatten(1).argmax(1)
+    for position in (brightest // 32, brightest % 32):
+        assert position.min() >= 12
+        assert position.max() <= 20
+        assert len(position.unique()) > 4
+
+
+def test_a_moved_image_shows_the_grey_of_masked_portraits_at_its_border():
+    white = torch.ones(64, 3, 32, 32)
+    corners = discriminator_views(white, 1.0)[:, :, [0, -1]][..., [0, -1]]
+    assert (corners == 0).any()
+
+
+def test_every_pixel_that_stays_in_view_gets_a_gradient(images):
+    images.requires_grad_()
+    discriminator_views(images, 0.5).square().sum().backward()
+    assert (images.grad[:, :, 4:-4, 4:-4] != 0).float().mean() > 0.99
+
+
+def test_generated_and_real_images_are_treated_alike(images):
+    torch.manual_seed(1)
+    first = discriminator_views(images, 1.0)
+    torch.manual_seed(1)
+    assert torch.equal(first, discriminator_views(images.clone(), 1.0))
