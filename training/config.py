@@ -50,6 +50,9 @@ class FitConfig:
     discriminator_images: int = 0
     """Images after that start that teach D alone, on real images, what belongs to which class."""
     learning_rate: float = 1e-3
+    generator_betas: tuple[float, float] = (0.0, 0.999)
+    discriminator_betas: tuple[float, float] = (0.0, 0.999)
+    """Adam's decay of the gradient's mean and of its square."""
     slow_rate: float = 0.01
     """Factor on the rate for the mapping network and the style affines."""
     halve_at: tuple[int, ...] = ()
@@ -90,6 +93,10 @@ class FitConfig:
             raise ConfigError(f"precision: {self.precision!r} is not auto, float32 or bfloat16")
         if not 0 <= self.neutral < 1:
             raise ConfigError("neutral: must be in [0, 1)")
+        for name in ("generator_betas", "discriminator_betas"):
+            betas = getattr(self, name)
+            if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+                raise ConfigError(f"{name}: must be two numbers in [0, 1)")
         if self.held_out < 2:
             raise ConfigError("held_out: must be at least 2")
         if not self.groups:

@@ -9,7 +9,7 @@ reconstruction, then D, alone; the average of weights is measured in images.
 """
 
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,22 +58,19 @@ class LifespanRecipe:
         return self
 
     def optimisers(self) -> Mapping[str, Optimizer]:
-        config, betas = self.config, (0.0, 0.999)
+        config, rate = self.config, self.config.learning_rate
         slow, fast = (
             list(self.generator.slow_parameters()),
             list(self.generator.fast_parameters()),
         )
-
-        def groups(rate: float) -> list[dict[str, Any]]:
-            return [{"params": fast, "lr": rate}, {"params": slow, "lr": rate * config.slow_rate}]
-
-        rate, start = config.learning_rate, config.reconstruction_rate
+        groups = [{"params": fast, "lr": rate}, {"params": slow, "lr": rate * config.slow_rate}]
+        judge = self.discriminator.parameters()
         return {
             # Codes and styles stay as they are drawn: noise on the code only disturbs a
             # reconstruction, which would teach the mapping to give all ages one latent.
-            "reconstruction": Adam(fast, start, betas=(0.9, 0.99), fused=True),
-            "generator": Adam(groups(rate), betas=betas, fused=True),
-            "discriminator": Adam(self.discriminator.parameters(), rate, betas, fused=True),
+            "reconstruction": Adam(fast, config.reconstruction_rate, betas=(0.9, 0.99), fused=True),
+            "generator": Adam(groups, betas=config.generator_betas, fused=True),
+            "discriminator": Adam(judge, rate, config.discriminator_betas, fused=True),
         }
 
     def noisy_code(self, group: Tensor, cluster: Tensor) -> Tensor:
