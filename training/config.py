@@ -50,6 +50,8 @@ class FitConfig:
     discriminator_images: int = 0
     """Images after that start that teach D alone, on real images, what belongs to which class."""
     learning_rate: float = 1e-3
+    discriminator_rate: float = 1e-3
+    """Learning rates of G and of D."""
     generator_betas: tuple[float, float] = (0.0, 0.999)
     discriminator_betas: tuple[float, float] = (0.0, 0.999)
     """Adam's decay of the gradient's mean and of its square."""

@@ -70,7 +70,9 @@ class LifespanRecipe:
             # reconstruction, which would teach the mapping to give all ages one latent.
             "reconstruction": Adam(fast, config.reconstruction_rate, betas=(0.9, 0.99), fused=True),
             "generator": Adam(groups, betas=config.generator_betas, fused=True),
-            "discriminator": Adam(judge, rate, config.discriminator_betas, fused=True),
+            "discriminator": Adam(
+                judge, config.discriminator_rate, config.discriminator_betas, fused=True
+            ),
         }
 
     def noisy_code(self, group: Tensor, cluster: Tensor) -> Tensor:
