@@ -28,6 +28,10 @@ class FitConfig:
     elements: int = 50
     """Entries of the age code per (group, cluster)."""
     latent: int = 256
+    style_gain: float = 1.0
+    """How far styles scale the decoder's channels around 1; 1 in the publication."""
+    decoder_start: Literal["random", "passing"] = "random"
+    """Drawn as published, or so that each styled convolution passes its input on."""
     code_noise: float = 0.2
     """Standard deviation of the noise on age codes."""
     clusters: tuple[tuple[int, int], ...] = tuple(
@@ -93,6 +97,8 @@ class FitConfig:
                 raise ConfigError(f"{name}: must be at least 1")
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ConfigError(f"precision: {self.precision!r} is not auto, float32 or bfloat16")
+        if self.decoder_start not in ("random", "passing"):
+            raise ConfigError(f"decoder_start: {self.decoder_start!r} is not random or passing")
         if not 0 <= self.neutral < 1:
             raise ConfigError("neutral: must be in [0, 1)")
         for name in ("generator_betas", "discriminator_betas"):

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from model.ages import LIFESPAN_CLUSTERS, AgeCluster, age_codes
 from model.bundle import Bundle, graph_contract, open_bundle, write_bundle
-from model.networks.lifespan import DecoderShell, EncoderShell, LifespanGenerator, LifespanShape
+from model.networks.lifespan import DecoderShell, EncoderShell, LifespanGenerator
 from model.runtime import OnnxRuntimeGraph, Provider
 from training.config import FitConfig, config_of
+from training.recipes.lifespan import generator_shape
 
 OPSET = 20
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
@@ -53,7 +54,7 @@ def trained_of_checkpoint(state: Mapping[str, Any]) -> Trained:
     """The averaged generator of a run's checkpoint."""
     config: FitConfig = config_of(state["config"])
     codes = age_codes(len(config.clusters), len(config.groups), config.elements)
-    generator = LifespanGenerator(LifespanShape(config.width, codes.shape[-1], config.latent))
+    generator = LifespanGenerator(generator_shape(config))
     generator.load_state_dict(state["averaged"])
     return Trained(
         generator.eval(),

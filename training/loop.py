@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from model.runtime import available_threads
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.config import ConfigError, FitConfig
+from training.config import ConfigError, FitConfig, config_of
 from training.data import PortraitSet, PreparedSet, split_rows
 from training.ema import Averaged
 from training.recipes import recipe_of
@@ -27,6 +27,8 @@ CONFIG = "config.json"
 LOG = "log.jsonl"
 EXTENDABLE = ("images", "log_every", "sample_every", "checkpoint_every", "threads", "halve_at")
 """Settings that may change when a run goes on."""
+SHAPING = ("method", "width", "elements", "latent", "style_gain", "clusters", "groups")
+"""Settings that decide what a generator's weights mean."""
 
 
 def device_of(name: str = "auto") -> torch.device:
@@ -114,10 +116,18 @@ class Run:
     def warm_start(self, weights: dict[str, Any]) -> None:
         """Begins from the averaged generator and the discriminator of an earlier run.
 
-        A discriminator of another size is drawn anew instead, with a warning.
+        A discriminator of another size is drawn anew instead, with a warning. Raises ConfigError
+        when the run has begun, or when a setting that shapes the generator differs.
         """
         if self.resumed:
             raise ConfigError(f"{self.folder} has begun already; a warm start needs a new folder")
+        before = config_of(weights["config"])
+        for name in SHAPING:
+            if getattr(before, name) != getattr(self.config, name):
+                raise ConfigError(
+                    f"{name}: the warm start was made with {getattr(before, name)}, "
+                    f"not {getattr(self.config, name)}"
+                )
         generator = {name: tensor.float() for name, tensor in weights["generator"].items()}
         discriminator = {name: tensor.float() for name, tensor in weights["discriminator"].items()}
         self.recipe.generator.load_state_dict(generator)

@@ -88,13 +88,21 @@ def pooled_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class ModulatedConv2d(nn.Module):
     """3x3 convolution whose input channels are scaled by a style (Karras et al. 2020), demodulated.
 
-    The scale is s = 1 + PixelNorm(affine(w)). The activations are scaled, not the kernels: input by
-    s, output by 1 / |s * kernel|, which equals per-sample kernels and keeps the batch axis free.
+    The scale is s = 1 + g PixelNorm(affine(w)) with the style gain g, 1 in the publication. The
+    activations are scaled, not the kernels: input by s, output by 1 / |s * kernel|, which equals
+    per-sample kernels and keeps the batch axis free.
     Features (N, I, H, W), latent w (N, K) -> (N, O, H, W), or twice the size with `upsample`, then
     low-passed after the bias as in the published code.
     """
 
-    def __init__(self, inputs: int, outputs: int, latent: int, upsample: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        latent: int,
+        upsample: bool = False,
+        style_gain: float = 1.0,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
@@ -102,10 +110,22 @@ class ModulatedConv2d(nn.Module):
         self.normalise = PixelNorm()
         self.scale = math.sqrt(2 / (inputs * 9))
         self.upsample = upsample
+        self.style_gain = style_gain
+
+    def draw_passing(self) -> None:
+        """Draws the kernels anew so that most of a channel comes from the same channel before.
+
+        N(0, 0.3^2), and 7.2 more for a channel's own centre: with 64 input channels the two have
+        equal power. A deep decoder without skips learns to reproduce its input far sooner so.
+        """
+        with torch.no_grad():
+            self.weight.normal_(std=0.3)
+            outputs, inputs = self.weight.shape[:2]
+            self.weight[:, :, 1, 1] += 7.2 * torch.eye(outputs, inputs)
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
         weight = self.weight * self.scale
-        style = 1 + self.normalise(self.affine(latent))
+        style = 1 + self.style_gain * self.normalise(self.affine(latent))
         power = style.float().square() @ weight.float().square().sum(dim=(2, 3)).t()
         demodulation = torch.rsqrt(power + 1e-5).to(x.dtype)
         x = x * style.to(x.dtype)[:, :, None, None]

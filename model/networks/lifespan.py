@@ -19,6 +19,8 @@ class LifespanShape:
     width: int = 64
     code: int = 300
     latent: int = 256
+    style_gain: float = 1.0
+    """How far styles scale channels: their root mean square around 1."""
 
 
 class IdentityEncoder(nn.Module):
@@ -105,10 +107,17 @@ class MappingNetwork(nn.Module):
 class StyledBlock(nn.Module):
     """Two modulated convolutions, LeakyReLU x sqrt 2 and PixelNorm after each."""
 
-    def __init__(self, inputs: int, outputs: int, latent: int, upsample: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        latent: int,
+        upsample: bool = False,
+        style_gain: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.first = ModulatedConv2d(inputs, outputs, latent, upsample)
-        self.second = ModulatedConv2d(outputs, outputs, latent)
+        self.first = ModulatedConv2d(inputs, outputs, latent, upsample, style_gain)
+        self.second = ModulatedConv2d(outputs, outputs, latent, style_gain=style_gain)
         self.normalise = PixelNorm()
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
@@ -121,12 +130,20 @@ class StyledBlock(nn.Module):
 class Decoder(nn.Module):
     """F: identity (N, 4 width, R/4, R/4), latent w (N, latent) -> image (N, 3, R, R) in [-1, 1]."""
 
-    def __init__(self, width: int = 64, latent: int = 256) -> None:
+    def __init__(self, width: int = 64, latent: int = 256, style_gain: float = 1.0) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(StyledBlock(4 * width, 4 * width, latent) for _ in range(4))
-        self.blocks.append(StyledBlock(4 * width, 2 * width, latent, upsample=True))
-        self.blocks.append(StyledBlock(2 * width, width, latent, upsample=True))
+        sizes = [(4, 4, False)] * 4 + [(4, 2, True), (2, 1, True)]
+        self.blocks = nn.ModuleList(
+            StyledBlock(inputs * width, outputs * width, latent, upsample, style_gain)
+            for inputs, outputs, upsample in sizes
+        )
         self.to_rgb = EqualConv2d(width, 3, 1)
+
+    def draw_passing(self) -> None:
+        """Draws the styled kernels so that each passes its input on; see `ModulatedConv2d`."""
+        for module in self.modules():
+            if isinstance(module, ModulatedConv2d):
+                module.draw_passing()
 
     def forward(self, identity: Tensor, latent: Tensor) -> Tensor:
         x = identity
@@ -147,7 +164,7 @@ class LifespanGenerator(nn.Module):
         self.identity_encoder = IdentityEncoder(shape.width)
         self.age_encoder = AgeEncoder(shape.width, shape.code)
         self.mapping = MappingNetwork(shape.code, shape.latent)
-        self.decoder = Decoder(shape.width, shape.latent)
+        self.decoder = Decoder(shape.width, shape.latent, shape.style_gain)
 
     def forward(self, image: Tensor, code: Tensor) -> Tensor:
         return self.decoder(self.identity_encoder(image), self.mapping(code))

@@ -41,6 +41,7 @@ def test_a_configuration_survives_being_written_and_read():
         ("held_out", 1),
         ("clusters", ((0, 9), (5, 20))),
         ("precision", "float8"),
+        ("decoder_start", "zero"),
         ("generator_betas", (0.5, 1.0)),
         ("discriminator_betas", (0.9,)),
     ],

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -141,3 +142,11 @@ def test_a_warm_start_begins_with_the_averaged_weights(finished, prepared, tmp_p
     assert run.images_seen == 160
     for name, tensor in finished.averaged.network.state_dict().items():
         assert torch.equal(run.recipe.generator.state_dict()[name], tensor.half().float())
+
+
+@pytest.mark.parametrize("changes", [{"style_gain": 0.2}, {"width": 4}, {"groups": ("female",)}])
+def test_a_warm_start_of_another_generator_names_the_setting(changes, finished, prepared, tmp_path):
+    weights = torch.load(io.BytesIO(warm_start_bytes(finished.state())), weights_only=True)
+    run = Run(config_of(TINY | changes), prepared, tmp_path / "run", "cpu")
+    with pytest.raises(ConfigError, match=f"{next(iter(changes))}: the warm start was made with"):
+        run.warm_start(weights)

@@ -33,6 +33,12 @@ from training.losses import (
 from training.recipes import Update
 
 
+def generator_shape(config: FitConfig) -> LifespanShape:
+    """Sizes of the generator that a configuration asks for."""
+    code = age_codes(len(config.clusters), len(config.groups), config.elements).shape[-1]
+    return LifespanShape(config.width, code, config.latent, config.style_gain)
+
+
 class LifespanRecipe:
     """Networks, optimisers and the step of Lifespan; see `Recipe` for the contract."""
 
@@ -45,8 +51,9 @@ class LifespanRecipe:
         heads = torch.from_numpy(age_codes(anchors, populations, 1))
         self.heads = heads / heads.sum(-1, keepdim=True)
         """(groups, anchors, classes): which logits count, by how much"""
-        shape = LifespanShape(config.width, codes.shape[-1], config.latent)
-        self.generator = LifespanGenerator(shape)
+        self.generator = LifespanGenerator(generator_shape(config))
+        if config.decoder_start == "passing":
+            self.generator.decoder.draw_passing()
         self.discriminator = Discriminator(
             config.resolution, populations * anchors, config.discriminator_width
         )

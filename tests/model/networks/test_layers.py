@@ -42,16 +42,34 @@ def test_the_four_phases_equal_upsampling_then_convolving():
     torch.testing.assert_close(upsampled_convolution(x, weight), wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_modulated_activations_equal_kernels_modulated_per_sample():
-    layer = ModulatedConv2d(6, 5, 4)
+@pytest.mark.parametrize("gain", [1.0, 0.2])
+def test_modulated_activations_equal_kernels_modulated_per_sample(gain):
+    layer = ModulatedConv2d(6, 5, 4, style_gain=gain)
     x, latent = torch.randn(3, 6, 8, 8), torch.randn(3, 4)
-    style = 1 + PixelNorm()(layer.affine(latent))
+    style = 1 + gain * PixelNorm()(layer.affine(latent))
     padded = functional.pad(x, (1, 1, 1, 1), "reflect")
     for i in range(3):
         kernel = layer.weight * layer.scale * style[i][None, :, None, None]
         kernel = kernel * torch.rsqrt(kernel.square().sum((1, 2, 3), keepdim=True) + 1e-5)
         wanted = functional.conv2d(padded[i : i + 1], kernel) + layer.bias
         torch.testing.assert_close(layer(x, latent)[i : i + 1], wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_a_passing_layer_gives_each_channel_mostly_what_the_same_channel_held():
+    x, latent = torch.randn(2, 32, 8, 8), torch.randn(2, 4)
+    layer = ModulatedConv2d(32, 32, 4, style_gain=0.2)
+
+    def likeness() -> torch.Tensor:
+        both = torch.cat(
+            [x.transpose(0, 1).flatten(1), layer(x, latent).transpose(0, 1).flatten(1)]
+        )
+        return torch.corrcoef(both)[:32, 32:].detach()
+
+    assert likeness().diag().mean() < 0.3
+    layer.draw_passing()
+    passed = likeness()
+    assert passed.diag().min() > 0.5
+    assert (passed - passed.diag().diag()).abs().mean() < 0.2
 
 
 def test_equalised_weights_are_scaled_by_their_fan_in():

@@ -3,6 +3,7 @@ import torch
 
 from training.config import config_of
 from training.data import Batch
+from training.export import trained_of_checkpoint
 from training.losses import age_loss
 from training.recipes.lifespan import LifespanRecipe
 
@@ -90,6 +91,31 @@ def test_a_real_image_under_a_wrong_cluster_is_called_fake(recipe, batch):
     assert last["told_apart"] == 1
     assert last["wrong_logit"] < first["wrong_logit"]
     assert last["real_logit"] > first["real_logit"]
+
+
+def test_a_passing_start_draws_the_decoder_so_and_nothing_else():
+    torch.manual_seed(0)
+    drawn = LifespanRecipe(config_of(TINY | {"width": 8})).generator
+    torch.manual_seed(0)
+    passing = LifespanRecipe(config_of(TINY | {"width": 8, "decoder_start": "passing"})).generator
+    kernel = passing.decoder.blocks[0].first.weight.detach()
+    assert kernel[:, :, 1, 1].diag().mean() > 6 > 1 > kernel.std()
+    assert drawn.decoder.blocks[0].first.weight.std() > 0.9
+    torch.testing.assert_close(
+        passing.identity_encoder.state_dict(), drawn.identity_encoder.state_dict()
+    )
+
+
+def test_the_style_gain_of_a_run_is_that_of_its_exported_network():
+    recipe = LifespanRecipe(config_of(TINY | {"style_gain": 0.2}))
+    weights = recipe.generator.state_dict()
+    state = {"config": recipe.config.to_dict(), "averaged": weights, "images_seen": 1}
+    image, code = torch.rand(1, 3, 16, 16), recipe.codes[:1, 0]
+    wanted = recipe.generator(image, code)
+    torch.testing.assert_close(trained_of_checkpoint(state).generator(image, code), wanted)
+    other = LifespanRecipe(config_of(TINY)).generator
+    other.load_state_dict(weights)
+    assert (other(image, code) - wanted).abs().max() > 1e-3
 
 
 def test_neutral_counts_the_mean_of_both_populations_logits(recipe):
