@@ -75,6 +75,9 @@ class FitConfig:
     cycle_weight: float = 10.0
     identity_weight: float = 1.0
     age_weight: float = 5.0
+    consistency_interval: int = 1
+    """Steps between the losses that encode a generated image again (cycle, identity, age), which
+    are then weighted by their number."""
     average_half_life: float = 8_000.0
     """Images after which a weight counts half in the average."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -92,7 +95,16 @@ class FitConfig:
     def __post_init__(self) -> None:
         if self.resolution < 16 or self.resolution & (self.resolution - 1):
             raise ConfigError(f"resolution: {self.resolution} is not a power of two of at least 16")
-        for name in ("width", "discriminator_width", "elements", "latent", "batch", "images"):
+        for name in (
+            "width",
+            "discriminator_width",
+            "elements",
+            "latent",
+            "batch",
+            "images",
+            "r1_interval",
+            "consistency_interval",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1")
         if self.precision not in ("auto", "float32", "bfloat16"):

@@ -37,6 +37,8 @@ def test_a_configuration_survives_being_written_and_read():
     [
         ("resolution", 48),
         ("batch", 0),
+        ("r1_interval", 0),
+        ("consistency_interval", 0),
         ("neutral", 1.0),
         ("held_out", 1),
         ("clusters", ((0, 9), (5, 20))),

@@ -4,8 +4,9 @@ Where this differs from the publication: codes, heads and latents per (group, cl
 neutral group (mean code, mean logit) trained by dropping the group in a share of the draws; R1 is
 Mescheder's on the selected logit, lazily; D's last LeakyReLU is left out; D learns from real
 images under a wrong class too, and may see random views; the age loss is squared, and E_age learns
-from real images alone, so that it cannot agree with G on a sign for an age; a start that trains
-reconstruction, then D, alone; the average of weights is measured in images.
+from real images alone, so that it cannot agree with G on a sign for an age; the losses that encode
+a generated image again may be taken lazily; a start that trains reconstruction, then D, alone; the
+average of weights is measured in images.
 """
 
 from collections.abc import Mapping
@@ -129,27 +130,31 @@ class LifespanRecipe:
         ).chunk(2)
         logged = self._step_discriminator(batch, fake.detach(), steps, update)
 
-        fake_logits = self.selected(self.judged(fake), group, batch.target)
-        fake_identity = generator.identity_encoder(fake)
-        cycled = generator.decoder(fake_identity, source_latent)
-        encoder = generator.age_encoder
-        fixed = {name: p.detach() for name, p in encoder.named_parameters()}
         logged |= {
-            "adversarial": adversarial_loss(fake_logits),
+            "adversarial": adversarial_loss(self.selected(self.judged(fake), group, batch.target)),
             "reconstruction": absolute_error(rebuilt, real),
-            "cycle": absolute_error(cycled, real),
-            "identity": absolute_error(fake_identity, identity),
-            "age": age_loss(encoder(real), source_code),
-            "fake_age": age_loss(functional_call(encoder, fixed, (fake,)), target_code),
         }
-        update(
-            "generator",
+        loss = (
             config.adversarial_weight * logged["adversarial"]
             + config.reconstruction_weight * logged["reconstruction"]
-            + config.cycle_weight * logged["cycle"]
-            + config.identity_weight * logged["identity"]
-            + config.age_weight * (logged["age"] + logged["fake_age"]),
         )
+        if steps % config.consistency_interval == 0:
+            fake_identity = generator.identity_encoder(fake)
+            cycled = generator.decoder(fake_identity, source_latent)
+            encoder = generator.age_encoder
+            fixed = {name: p.detach() for name, p in encoder.named_parameters()}
+            logged |= {
+                "cycle": absolute_error(cycled, real),
+                "identity": absolute_error(fake_identity, identity),
+                "age": age_loss(encoder(real), source_code),
+                "fake_age": age_loss(functional_call(encoder, fixed, (fake,)), target_code),
+            }
+            loss = loss + config.consistency_interval * (
+                config.cycle_weight * logged["cycle"]
+                + config.identity_weight * logged["identity"]
+                + config.age_weight * (logged["age"] + logged["fake_age"])
+            )
+        update("generator", loss)
         return logged
 
     def _step_discriminator(

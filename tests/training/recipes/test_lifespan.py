@@ -61,6 +61,26 @@ def test_the_age_encoder_learns_from_real_images_alone(recipe, batch):
         torch.testing.assert_close(given, wanted)
 
 
+@pytest.mark.parametrize(("steps", "factor"), [(4, 2.0), (5, 0.0)])
+def test_lazy_consistency_losses_are_weighted_by_the_steps_between(batch, steps, factor):
+    gradients = {}
+    for interval in (1, 2):
+        torch.manual_seed(0)
+        recipe = LifespanRecipe(config_of(TINY | {"consistency_interval": interval}))
+        parameters = list(recipe.generator.age_encoder.parameters())
+
+        def update(name, loss, interval=interval, parameters=parameters):
+            if name == "generator":
+                gradients[interval] = torch.autograd.grad(
+                    loss, parameters, allow_unused=True, materialize_grads=True
+                )
+
+        logged = recipe.step(batch, 150, steps, update)
+        assert ("cycle" in logged) == (steps % interval == 0)
+    for every, lazy in zip(gradients[1], gradients[2], strict=True):
+        torch.testing.assert_close(lazy, factor * every)
+
+
 def test_the_judged_age_of_a_generated_image_moves_the_decoder(recipe, batch):
     weights = dict.fromkeys(
         ("adversarial_weight", "reconstruction_weight", "cycle_weight", "identity_weight"), 0.0
