@@ -4,14 +4,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from model.networks.layers import blur
+
 
 def discriminator_views(image: Tensor, strength: float) -> Tensor:
-    """Images (N, 3, R, R) in [-1, 1], each moved and coloured at random (Zhao et al. 2020).
+    """Images (N, 3, R, R) in [-1, 1], each moved, coloured and filtered at random.
 
     At strength 1 an image moves by up to an eighth of its side, grey entering at the border as it
     lies behind every portrait; brightness changes by up to 0.2, contrast and saturation by factors
-    in [0.75, 1.25] and [0.5, 1.5]. At 0 the images come back as they are. Draws from torch's own
-    generator, on the images' device; the gradient reaches `image`.
+    in [0.75, 1.25] and [0.5, 1.5] (Zhao et al. 2020). Details of one and of two pixels are scaled
+    by factors in [1/8, 8] and [1/2, 2], so that D cannot take mere sharpness for a sign of a real
+    image (the image-space filtering of Karras et al. 2020). At 0 the images come back as they
+    are. Draws from torch's own generator, on the images' device; the gradient reaches `image`.
     """
     if strength == 0:
         return image
@@ -20,8 +24,11 @@ def discriminator_views(image: Tensor, strength: float) -> Tensor:
     def uniform(reach: float) -> Tensor:
         return (torch.rand(count, 1, 1, 1, device=image.device) * 2 - 1) * reach * strength
 
-    grey = image.mean(1, keepdim=True)
-    x = grey + (image - grey) * (1 + uniform(0.5))
+    soft = blur(image)
+    softer = blur(blur(blur(soft)))
+    x = softer + (soft - softer) * 2 ** uniform(1) + (image - soft) * 8 ** uniform(1)
+    grey = x.mean(1, keepdim=True)
+    x = grey + (x - grey) * (1 + uniform(0.5))
     middle = x.mean(dim=(1, 2, 3), keepdim=True)
     x = middle + (x - middle) * (1 + uniform(0.25)) + uniform(0.2)
     reach = round(side * strength / 8)

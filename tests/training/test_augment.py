@@ -38,6 +38,22 @@ def test_a_moved_image_shows_the_grey_of_masked_portraits_at_its_border():
     assert (corners == 0).any()
 
 
+def test_sharpness_says_nothing_of_where_an_image_comes_from():
+    line = torch.arange(32)
+    chequers = (0.2 * (-1.0) ** (line[:, None] + line)).expand(64, 3, 32, 32)
+    views = discriminator_views(chequers, 1.0)[:, :, 6:-6, 6:-6]
+    contrast = (views[..., 1:] - views[..., :-1]).abs().mean((1, 2, 3)) / 0.4
+    assert contrast.min() < 0.3
+    assert contrast.max() > 3
+
+
+def test_filtering_keeps_what_is_not_detail():
+    slope = torch.linspace(-0.5, 0.5, 32).expand(64, 3, 32, 32)
+    views = discriminator_views(slope, 0.5)[:, :, 8:-8, 8:-8]
+    steps = views[..., 1:] - views[..., :-1]
+    torch.testing.assert_close(steps, steps[..., :1].expand_as(steps), atol=1e-5, rtol=0)
+
+
 def test_every_pixel_that_stays_in_view_gets_a_gradient(images):
     images.requires_grad_()
     discriminator_views(images, 0.5).square().sum().backward()
