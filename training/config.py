@@ -72,6 +72,10 @@ class FitConfig:
     """Weight of real images under another cluster's logit, which D must call fake."""
     adversarial_weight: float = 1.0
     reconstruction_weight: float = 10.0
+    polish_images: int = 0
+    """Images at the end in which reconstruction weighs `polish_weight`: ages are learned while it
+    weighs little, sharp faces while it weighs more."""
+    polish_weight: float = 60.0
     cycle_weight: float = 10.0
     identity_weight: float = 1.0
     age_weight: float = 5.0

@@ -102,7 +102,9 @@ class LifespanRecipe:
             return self._step_reconstruction(batch, update)
         if images_seen < start + self.config.discriminator_images:
             return self._step_discriminator(batch, None, steps, update)
-        return self._step_all(batch, steps, update)
+        polishing = images_seen >= self.config.images - self.config.polish_images
+        weight = self.config.polish_weight if polishing else self.config.reconstruction_weight
+        return self._step_all(batch, weight, steps, update)
 
     def _step_reconstruction(self, batch: Batch, update: Update) -> dict[str, Tensor]:
         config, generator = self.config, self.generator
@@ -115,7 +117,9 @@ class LifespanRecipe:
         )
         return {"reconstruction": reconstruction, "age": age}
 
-    def _step_all(self, batch: Batch, steps: int, update: Update) -> dict[str, Tensor]:
+    def _step_all(
+        self, batch: Batch, reconstruction_weight: float, steps: int, update: Update
+    ) -> dict[str, Tensor]:
         config, generator = self.config, self.generator
         real, group = batch.real, batch.group
         source_code, target_code = (
@@ -136,7 +140,7 @@ class LifespanRecipe:
         }
         loss = (
             config.adversarial_weight * logged["adversarial"]
-            + config.reconstruction_weight * logged["reconstruction"]
+            + reconstruction_weight * logged["reconstruction"]
         )
         if steps % config.consistency_interval == 0:
             fake_identity = generator.identity_encoder(fake)

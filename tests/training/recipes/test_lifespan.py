@@ -81,6 +81,18 @@ def test_lazy_consistency_losses_are_weighted_by_the_steps_between(batch, steps,
         torch.testing.assert_close(lazy, factor * every)
 
 
+@pytest.mark.parametrize(("images_seen", "weight"), [(150, 20.0), (199, 20.0), (200, 60.0)])
+def test_the_last_images_weigh_reconstruction_more(batch, images_seen, weight):
+    others = ("adversarial_weight", "cycle_weight", "identity_weight", "age_weight")
+    schedule = {
+        "images": 250, "polish_images": 50, "reconstruction_weight": 20.0, "polish_weight": 60.0
+    }  # fmt: skip
+    recipe = LifespanRecipe(config_of(TINY | schedule | dict.fromkeys(others, 0.0)))
+    losses = {}
+    logged = recipe.step(batch, images_seen, 1, losses.__setitem__)
+    torch.testing.assert_close(losses["generator"], weight * logged["reconstruction"])
+
+
 def test_the_judged_age_of_a_generated_image_moves_the_decoder(recipe, batch):
     weights = dict.fromkeys(
         ("adversarial_weight", "reconstruction_weight", "cycle_weight", "identity_weight"), 0.0
