@@ -95,8 +95,8 @@ class Run:
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
-        before, now = state["config"], self.config.to_dict()
-        changed = [key for key in now if now[key] != before.get(key) and key not in EXTENDABLE]
+        before, now = config_of(state["config"]).to_dict(), self.config.to_dict()
+        changed = [key for key in now if now[key] != before[key] and key not in EXTENDABLE]
         if changed:
             raise ConfigError(
                 f"{self.folder} holds a run with other settings: {', '.join(changed)}; "

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training.checkpoints import CHECKPOINT, load_checkpoint
+from training.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
 from training.config import ConfigError, config_of
 from training.export import warm_start_bytes
 from training.loop import LOG, Run, fit
@@ -122,6 +122,18 @@ def test_other_settings_do_not_resume_a_run(finished, prepared):
     changed = config_of(TINY | {"learning_rate": 1e-4})
     with pytest.raises(ConfigError, match="learning_rate"):
         Run(changed, prepared, finished.folder, "cpu")
+
+
+def test_a_run_saved_before_a_setting_existed_goes_on_with_its_default(
+    finished, prepared, tmp_path
+):
+    state = load_checkpoint(finished.folder)
+    assert state is not None
+    del state["config"]["polish_images"]
+    save_checkpoint(tmp_path, state)
+    assert Run(config_of(TINY), prepared, tmp_path, "cpu").images_seen == 160
+    with pytest.raises(ConfigError, match="polish_images"):
+        Run(config_of(TINY | {"polish_images": 8}), prepared, tmp_path, "cpu")
 
 
 def test_more_images_may_be_asked_of_a_finished_run(finished, prepared):
