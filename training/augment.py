@@ -8,14 +8,15 @@ from model.networks.layers import blur
 
 
 def discriminator_views(image: Tensor, strength: float) -> Tensor:
-    """Images (N, 3, R, R) in [-1, 1], each moved, coloured and filtered at random.
+    """Images (N, 3, R, R) in [-1, 1], each moved, coloured, filtered and made noisy at random.
 
     At strength 1 an image moves by up to an eighth of its side, grey entering at the border as it
     lies behind every portrait; brightness changes by up to 0.2, contrast and saturation by factors
     in [0.75, 1.25] and [0.5, 1.5] (Zhao et al. 2020). Details of one and of two pixels are scaled
     by factors in [1/8, 8] and [1/2, 2], so that D cannot take mere sharpness for a sign of a real
-    image (the image-space filtering of Karras et al. 2020). At 0 the images come back as they
-    are. Draws from torch's own generator, on the images' device; the gradient reaches `image`.
+    image (the image-space filtering of Karras et al. 2020), and noise of a standard deviation of up
+    to 0.2 lies over it (their corruption). At 0 the images come back as they are. Draws from
+    torch's own generator, on the images' device; the gradient reaches `image`.
     """
     if strength == 0:
         return image
@@ -31,6 +32,7 @@ def discriminator_views(image: Tensor, strength: float) -> Tensor:
     x = grey + (x - grey) * (1 + uniform(0.5))
     middle = x.mean(dim=(1, 2, 3), keepdim=True)
     x = middle + (x - middle) * (1 + uniform(0.25)) + uniform(0.2)
+    x = x + torch.randn_like(x) * uniform(0.2).abs()
     reach = round(side * strength / 8)
     steps = torch.randint(2 * reach + 1, (2, count), device=image.device)
     line = torch.arange(side, device=image.device)
