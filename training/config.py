@@ -68,6 +68,8 @@ class FitConfig:
     """Steps between R1 penalties, which are then weighted by their number."""
     augment: float = 0.0
     """Strength of the random views that D sees of real and generated images; 0 is none."""
+    coarse_share: float = 0.0
+    """Share of the steps in which D judges images halved in size; 0 gives D no such entrance."""
     mismatch_weight: float = 1.0
     """Weight of real images under another cluster's logit, which D must call fake."""
     adversarial_weight: float = 1.0
@@ -117,6 +119,10 @@ class FitConfig:
             raise ConfigError(f"decoder_start: {self.decoder_start!r} is not random or passing")
         if not 0 <= self.neutral < 1:
             raise ConfigError("neutral: must be in [0, 1)")
+        if not 0 <= self.coarse_share <= 1:
+            raise ConfigError("coarse_share: must be in [0, 1]")
+        if self.coarse_share and self.resolution < 32:
+            raise ConfigError("coarse_share: needs a resolution of at least 32")
         for name in ("generator_betas", "discriminator_betas"):
             betas = getattr(self, name)
             if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):

@@ -29,6 +29,8 @@ EXTENDABLE = ("images", "log_every", "sample_every", "checkpoint_every", "thread
 """Settings that may change when a run goes on."""
 SHAPING = ("method", "width", "elements", "latent", "style_gain", "clusters", "groups")
 """Settings that decide what a generator's weights mean."""
+ENTRANCE = "from_coarse_rgb."
+"""Weights of a discriminator that only `coarse_share` gives it."""
 
 
 def device_of(name: str = "auto") -> torch.device:
@@ -116,8 +118,9 @@ class Run:
     def warm_start(self, weights: dict[str, Any]) -> None:
         """Begins from the averaged generator and the discriminator of an earlier run.
 
-        A discriminator of another size is drawn anew instead, with a warning. Raises ConfigError
-        when the run has begun, or when a setting that shapes the generator differs.
+        A discriminator of another size is drawn anew instead, with a warning; one that had no
+        entrance for coarse images keeps the rest. Raises ConfigError when the run has begun, or
+        when a setting that shapes the generator differs.
         """
         if self.resumed:
             raise ConfigError(f"{self.folder} has begun already; a warm start needs a new folder")
@@ -133,6 +136,10 @@ class Run:
         self.recipe.generator.load_state_dict(generator)
         self.averaged.network.load_state_dict(generator)
         mine = self.recipe.discriminator.state_dict()
+        discriminator = {
+            **{name: tensor for name, tensor in mine.items() if name.startswith(ENTRANCE)},
+            **{n: t for n, t in discriminator.items() if n in mine or not n.startswith(ENTRANCE)},
+        }
         if {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in discriminator.items()}:
             self.recipe.discriminator.load_state_dict(discriminator)
         else:

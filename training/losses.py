@@ -13,8 +13,8 @@ def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
 def mismatch_loss(wrong: Tensor) -> Tensor:
     """What D pays for calling a real image one of a class that is not its own (Reed et al. 2016).
 
-    `wrong` (N,) are the logits of real images under another class. Without it D can tell fake from
-    real by sharpness alone for a long time, and its logits say nothing about age.
+    `wrong` (any shape) are the logits of real images under other classes. Without it D can tell
+    fake from real by sharpness alone for a long time, and its logits say nothing about age.
     """
     return functional.softplus(wrong).mean()
 

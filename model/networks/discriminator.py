@@ -28,9 +28,14 @@ class Discriminator(nn.Module):
 
     Published sizes: width 64, so 512 channels at 4x4. The published code ends in a LeakyReLU
     on the logits; that is left out, since it only flattens the loss for negative ones.
+
+    With `coarse` images of half the side are judged too: they enter one level later, by a
+    projection of their own (as a growing discriminator's, Karras et al. 2018), and share the rest.
     """
 
-    def __init__(self, resolution: int, classes: int, width: int = 64) -> None:
+    def __init__(
+        self, resolution: int, classes: int, width: int = 64, coarse: bool = False
+    ) -> None:
         super().__init__()
         levels = int(math.log2(resolution)) - 2
         if resolution != 4 * 2**levels or levels < 1:
@@ -48,10 +53,15 @@ class Discriminator(nn.Module):
         )
         self.last = EqualConv2d(channels[-1] + 1, channels[-1], 3, padding=1)
         self.head = EqualConv2d(channels[-1], classes, 4)
+        self.resolution = resolution
+        self.from_coarse_rgb = EqualConv2d(3, channels[1], 1) if coarse else None
 
     def forward(self, image: Tensor) -> Tensor:
-        x = functional.leaky_relu(self.from_rgb(image), 0.2)
-        for first, second in self.pairs:  # pyright: ignore[reportGeneralTypeIssues]
+        project, pairs = self.from_rgb, self.pairs
+        if self.from_coarse_rgb is not None and image.shape[-1] == self.resolution // 2:
+            project, pairs = self.from_coarse_rgb, self.pairs[1:]
+        x = functional.leaky_relu(project(image), 0.2)
+        for first, second in pairs:  # pyright: ignore[reportGeneralTypeIssues]
             x = blur(functional.leaky_relu(first(x), 0.2))
             x = pooled_convolution(x, second.weight * second.scale, second.bias)
             x = functional.leaky_relu(x, 0.2)

@@ -156,6 +156,23 @@ def test_a_warm_start_begins_with_the_averaged_weights(finished, prepared, tmp_p
         assert torch.equal(run.recipe.generator.state_dict()[name], tensor.half().float())
 
 
+@pytest.mark.parametrize("shares", [(0.0, 0.5), (0.5, 0.0), (0.5, 1.0)])
+def test_a_warm_start_keeps_the_discriminator_whether_it_judged_coarse_images_or_not(
+    shares, prepared, tmp_path
+):
+    before, after = (
+        Run(config_of(TINY | {"coarse_share": share}), prepared, tmp_path / f"{number}", "cpu")
+        for number, share in enumerate(shares)
+    )
+    for tensor in before.recipe.discriminator.state_dict().values():
+        tensor.normal_()
+    after.warm_start(torch.load(io.BytesIO(warm_start_bytes(before.state())), weights_only=True))
+    old, new = (run.recipe.discriminator.state_dict() for run in (before, after))
+    assert ("from_coarse_rgb.weight" in new) == (shares[1] > 0)
+    for name in old.keys() & new.keys():
+        assert torch.equal(new[name], old[name].half().float())
+
+
 @pytest.mark.parametrize("changes", [{"style_gain": 0.2}, {"width": 4}, {"groups": ("female",)}])
 def test_a_warm_start_of_another_generator_names_the_setting(changes, finished, prepared, tmp_path):
     weights = torch.load(io.BytesIO(warm_start_bytes(finished.state())), weights_only=True)

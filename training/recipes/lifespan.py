@@ -15,6 +15,7 @@ from typing import Self, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional
 from torch.optim import Adam, Optimizer
 
 from model.ages import age_codes
@@ -56,7 +57,10 @@ class LifespanRecipe:
         if config.decoder_start == "passing":
             self.generator.decoder.draw_passing()
         self.discriminator = Discriminator(
-            config.resolution, populations * anchors, config.discriminator_width
+            config.resolution,
+            populations * anchors,
+            config.discriminator_width,
+            coarse=config.coarse_share > 0,
         )
 
     def to(self, device: str) -> Self:
@@ -92,16 +96,23 @@ class LifespanRecipe:
         """The logits (N,) that count: the class's own, the mean over populations for neutral."""
         return (logits.float() * self.heads[group, cluster]).sum(1)
 
-    def judged(self, image: Tensor) -> Tensor:
-        """D's logits (N, classes) of random views of the images."""
+    def judged(self, image: Tensor, coarse: bool = False) -> Tensor:
+        """D's logits (N, classes) of random views of the images, or of their halved copies."""
+        if coarse:
+            image = functional.avg_pool2d(image, 2)
         return self.discriminator(discriminator_views(image, self.config.augment))
+
+    def coarse(self) -> bool:
+        """Whether D judges halved images in this step: at random, so that both kinds mix."""
+        share = self.config.coarse_share
+        return share > 0 and float(torch.rand(())) < share
 
     def step(self, batch: Batch, images_seen: int, steps: int, update: Update) -> dict[str, Tensor]:
         start = self.config.reconstruction_images
         if images_seen < start:
             return self._step_reconstruction(batch, update)
         if images_seen < start + self.config.discriminator_images:
-            return self._step_discriminator(batch, None, steps, update)
+            return self._step_discriminator(batch, None, self.coarse(), steps, update)
         polishing = images_seen >= self.config.images - self.config.polish_images
         weight = self.config.polish_weight if polishing else self.config.reconstruction_weight
         return self._step_all(batch, weight, steps, update)
@@ -132,10 +143,12 @@ class LifespanRecipe:
         rebuilt, fake = generator.decoder(
             torch.cat([identity, identity]), torch.cat([source_latent, target_latent])
         ).chunk(2)
-        logged = self._step_discriminator(batch, fake.detach(), steps, update)
+        coarse = self.coarse()
+        logged = self._step_discriminator(batch, fake.detach(), coarse, steps, update)
 
+        judged = self.selected(self.judged(fake, coarse), group, batch.target)
         logged |= {
-            "adversarial": adversarial_loss(self.selected(self.judged(fake), group, batch.target)),
+            "adversarial": adversarial_loss(judged),
             "reconstruction": absolute_error(rebuilt, real),
         }
         loss = (
@@ -162,7 +175,7 @@ class LifespanRecipe:
         return logged
 
     def _step_discriminator(
-        self, batch: Batch, fake: Tensor | None, steps: int, update: Update
+        self, batch: Batch, fake: Tensor | None, coarse: bool, steps: int, update: Update
     ) -> dict[str, Tensor]:
         """D against the step's own images: G has not moved, so drawing them again gains nothing.
 
@@ -171,19 +184,20 @@ class LifespanRecipe:
         config = self.config
         penalised = steps % config.r1_interval == 0
         real = batch.real.detach().requires_grad_(penalised)
-        logits = self.judged(real)
-        real_logits = self.selected(logits, batch.group, batch.source)
-        wrong_logits = self.selected(logits, batch.group, batch.target)
+        logits = self.judged(real, coarse)
+        every = torch.einsum("nk,nak->na", logits.float(), self.heads[batch.group])
+        own = functional.one_hot(batch.source, every.shape[1]).bool()
+        real_logits, wrong_logits = every[own], every[~own].view(len(every), -1)
         mismatch = mismatch_loss(wrong_logits)
         logged = {
             "real_logit": real_logits.mean(),
             "wrong_logit": wrong_logits.mean(),
-            "told_apart": (real_logits > wrong_logits).float().mean(),
+            "told_apart": (real_logits[:, None] > wrong_logits).float().mean(),
         }
         if fake is None:
             loss = adversarial_loss(real_logits) + mismatch
         else:
-            fake_logits = self.selected(self.judged(fake), batch.group, batch.target)
+            fake_logits = self.selected(self.judged(fake, coarse), batch.group, batch.target)
             logged["fake_logit"] = fake_logits.mean()
             loss = discriminator_loss(real_logits, fake_logits) + config.mismatch_weight * mismatch
         logged["discriminator"] = loss

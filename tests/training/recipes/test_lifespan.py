@@ -118,11 +118,30 @@ def test_a_real_image_under_a_wrong_cluster_is_called_fake(recipe, batch):
             optimiser.step()
 
     first = recipe.step(batch, 100, 1, update)
-    for _ in range(60):
+    for _ in range(150):
         last = recipe.step(batch, 100, 1, update)
     assert last["told_apart"] == 1
     assert last["wrong_logit"] < first["wrong_logit"]
     assert last["real_logit"] > first["real_logit"]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_coarse_judgement_asks_nothing_of_single_pixels(share):
+    torch.manual_seed(0)
+    recipe = LifespanRecipe(config_of(TINY | {"resolution": 32, "coarse_share": share}))
+    batch = Batch(
+        torch.rand(4, 3, 32, 32) * 2 - 1,
+        torch.tensor([0, 1, 5, 3]),
+        torch.tensor([2, 0, 1, 4]),
+        torch.tensor([0, 1, 2, 2]),
+    )
+    image = batch.real.requires_grad_()
+    recipe.selected(
+        recipe.judged(image, recipe.coarse()), batch.group, batch.target
+    ).sum().backward()
+    blocks = image.grad.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+    assert bool((blocks.amax(-1) == blocks.amin(-1)).all()) == (share == 1)
+    recipe.step(batch, 150, 1, lambda name, loss: loss.backward())
 
 
 def test_a_passing_start_draws_the_decoder_so_and_nothing_else():
