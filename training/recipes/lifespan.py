@@ -186,8 +186,9 @@ class LifespanRecipe:
         real = batch.real.detach().requires_grad_(penalised)
         logits = self.judged(real, coarse)
         every = torch.einsum("nk,nak->na", logits.float(), self.heads[batch.group])
-        own = functional.one_hot(batch.source, every.shape[1]).bool()
-        real_logits, wrong_logits = every[own], every[~own].view(len(every), -1)
+        steps_on = torch.arange(every.shape[1], device=every.device)
+        every = every.gather(1, (batch.source[:, None] + steps_on) % every.shape[1])
+        real_logits, wrong_logits = every[:, 0], every[:, 1:]
         mismatch = mismatch_loss(wrong_logits)
         logged = {
             "real_logit": real_logits.mean(),
