@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from training.export import (
     warm_start_bytes,
     with_quality,
 )
+from training.health import CollapseError
 
 DATA, RUN, BUNDLE = Path("data"), Path("run"), Path("bundle")
 PARSER = Path(str(resources.files("model") / "bundles" / "parser" / "parser.onnx"))
@@ -53,17 +55,20 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def _fit(arguments: argparse.Namespace) -> int:
     from training.loop import Run, fit
+    from training.processes import join_processes
 
     config = load_config(arguments.preset, arguments.set)
-    run = Run(config, open_prepared(arguments.data), arguments.output, arguments.device)
-    if arguments.warm_start is not None and not run.resumed:
-        run.warm_start(torch.load(arguments.warm_start, map_location="cpu", weights_only=True))
-    if run.images_seen >= config.images:
-        print(f"{run.images_seen} images were seen already; raise `images` to go on")
-        return 0
-    finished = fit(run)
-    word = "finished" if finished else "stopped; the same command goes on"
-    print(f"{word}: {run.images_seen} images seen, checkpoint in {arguments.output}")
+    data = open_prepared(arguments.data)
+    with closing(join_processes()) as processes:
+        run = Run(config, data, arguments.output, arguments.device, processes)
+        if arguments.warm_start is not None and not run.resumed:
+            run.warm_start(torch.load(arguments.warm_start, map_location="cpu", weights_only=True))
+        if run.images_seen >= config.images:
+            print(f"{run.images_seen} images were seen already; raise `images` to go on")
+            return 0
+        word = "finished" if fit(run) else "stopped; the same command goes on"
+        if processes.first:
+            print(f"{word}: {run.images_seen} images seen, checkpoint in {arguments.output}")
     return 0
 
 
@@ -238,13 +243,16 @@ def arguments_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; 2 and one line of explanation for what the user can mend."""
+    """Runs the command line; one line explains 2, what the user can mend, and 3, a failed run."""
     arguments = arguments_parser().parse_args(argv)
     try:
         return arguments.run_command(arguments)
     except (ConfigError, DataError, BundleError, ExportError, FileNotFoundError) as error:
         print(f"anchorage-train: {error}", file=sys.stderr)
         return 2
+    except CollapseError as error:
+        print(f"anchorage-train: the run failed: {error}", file=sys.stderr)
+        return 3
 
 
 if __name__ == "__main__":

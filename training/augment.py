@@ -5,9 +5,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.networks.layers import blur
+from training.draws import Draws
 
 
-def discriminator_views(image: Tensor, strength: float) -> Tensor:
+def discriminator_views(image: Tensor, strength: float, draws: Draws, share: float = 1.0) -> Tensor:
     """Images (N, 3, R, R) in [-1, 1], each moved, coloured, filtered and made noisy at random.
 
     At strength 1 an image moves by up to an eighth of its side, grey entering at the border as it
@@ -15,15 +16,18 @@ def discriminator_views(image: Tensor, strength: float) -> Tensor:
     in [0.75, 1.25] and [0.5, 1.5] (Zhao et al. 2020). Details of one and of two pixels are scaled
     by factors in [1/8, 8] and [1/2, 2], so that D cannot take mere sharpness for a sign of a real
     image (the image-space filtering of Karras et al. 2020), and noise of a standard deviation of up
-    to 0.2 lies over it (their corruption). At 0 the images come back as they are. Draws from
-    torch's own generator, on the images' device; the gradient reaches `image`.
+    to 0.2 lies over it (their corruption). At 0 the images come back as they are. Only a `share` of
+    the images is changed at random; with less than all, G cannot gain by making views itself
+    (Karras et al. 2020, "leaking"). The gradient reaches `image`.
     """
-    if strength == 0:
+    if strength == 0 or share == 0:
         return image
     count, _, side, _ = image.shape
+    changed = draws.uniform() < share
 
     def uniform(reach: float) -> Tensor:
-        return (torch.rand(count, 1, 1, 1, device=image.device) * 2 - 1) * reach * strength
+        span = reach * strength * changed.view(-1, 1, 1, 1)
+        return (draws.uniform(1, 1, 1) * 2 - 1) * span
 
     soft = blur(image)
     softer = blur(blur(blur(soft)))
@@ -32,9 +36,10 @@ def discriminator_views(image: Tensor, strength: float) -> Tensor:
     x = grey + (x - grey) * (1 + uniform(0.5))
     middle = x.mean(dim=(1, 2, 3), keepdim=True)
     x = middle + (x - middle) * (1 + uniform(0.25)) + uniform(0.2)
-    x = x + torch.randn_like(x) * uniform(0.2).abs()
+    x = x + draws.normal(*x.shape[1:]) * uniform(0.2).abs()
     reach = round(side * strength / 8)
-    steps = torch.randint(2 * reach + 1, (2, count), device=image.device)
+    steps = draws.integers(2 * reach + 1, 2)
+    steps = torch.where(changed[:, None], steps, reach).t()
     line = torch.arange(side, device=image.device)
     rows, columns = (steps[:, :, None] + line).unbind()
     wide = functional.pad(x, (reach,) * 4).permute(0, 2, 3, 1)

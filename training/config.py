@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from model.ages import LIFESPAN_CLUSTERS, AgeCluster, check_clusters
 
@@ -45,6 +45,10 @@ class FitConfig:
     source_temper: float = 0.5
     """Sources are drawn with their size to this power: 0 evenly, 1 as they come."""
     batch: int = 16
+    """Images of a step, over all processes and accumulated parts."""
+    accumulate: int = 1
+    """Parts in which a process takes its share of the batch, one after the other, to save memory.
+    Multiples of 4 images a part give what one pass would."""
     images: int = 500_000
     """Images to see in all."""
     reconstruction_images: int = 0
@@ -68,10 +72,21 @@ class FitConfig:
     """Steps between R1 penalties, which are then weighted by their number."""
     augment: float = 0.0
     """Strength of the random views that D sees of real and generated images; 0 is none."""
+    augment_share: float = 1.0
+    """Share of the images that D sees in such a view, the others as they are."""
+    augment_target: float = 0.0
+    """Where above 0, the share starts at `augment_share` and follows the overfitting of D: it grows
+    while `overfitting` is above this target, and shrinks below (Karras et al. 2020)."""
+    augment_ramp: int = 100_000
+    """Images in which that share goes from 0 to 1 at most."""
     coarse_share: float = 0.0
     """Share of the steps in which D judges images halved in size; 0 gives D no such entrance."""
     mismatch_weight: float = 1.0
     """Weight of real images under another cluster's logit, which D must call fake."""
+    generator_loss: Literal["non_saturating", "minimax"] = "non_saturating"
+    """What G lowers: -log D, or log(1 - D) as in the value function itself."""
+    discriminator_steps: int = 1
+    """Steps of D for each of G: k of Goodfellow et al. (2014)."""
     adversarial_weight: float = 1.0
     reconstruction_weight: float = 10.0
     polish_images: int = 0
@@ -92,6 +107,9 @@ class FitConfig:
     sample_every: int = 8_000
     checkpoint_every: int = 4_000
     """Images between log lines, sample sheets and checkpoints."""
+    on_collapse: Literal["stop", "roll_back"] = "stop"
+    """What follows when pictures collapse, D wins outright or numbers are no longer finite: stop
+    with the reason, or go back to the last good checkpoint with half the rates."""
     held_out: int = 10
     """One in so many training portraits is kept for selection."""
     seed: int = 0
@@ -110,17 +128,23 @@ class FitConfig:
             "images",
             "r1_interval",
             "consistency_interval",
+            "accumulate",
+            "discriminator_steps",
+            "augment_ramp",
         ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}: must be at least 1")
-        if self.precision not in ("auto", "float32", "bfloat16"):
-            raise ConfigError(f"precision: {self.precision!r} is not auto, float32 or bfloat16")
-        if self.decoder_start not in ("random", "passing"):
-            raise ConfigError(f"decoder_start: {self.decoder_start!r} is not random or passing")
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                known = ", ".join(get_args(hint))
+                raise ConfigError(f"{name}: {getattr(self, name)!r} is none of {known}")
+        if self.batch % self.accumulate:
+            raise ConfigError(f"accumulate: {self.accumulate} does not divide batch {self.batch}")
         if not 0 <= self.neutral < 1:
             raise ConfigError("neutral: must be in [0, 1)")
-        if not 0 <= self.coarse_share <= 1:
-            raise ConfigError("coarse_share: must be in [0, 1]")
+        for name in ("coarse_share", "augment_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: must be in [0, 1]")
         if self.coarse_share and self.resolution < 32:
             raise ConfigError("coarse_share: needs a resolution of at least 32")
         for name in ("generator_betas", "discriminator_betas"):

@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,15 @@ class Batch:
     group: Tensor
     """(N,) group whose codes and heads count"""
 
+    def part(self, index: int, parts: int) -> "Batch":
+        """Every sample that counts `index` modulo `parts`.
+
+        Samples that D compares with each other (the minibatch deviation's groups of 4) stay in
+        one part, where parts are multiples of 4.
+        """
+        rows = slice(index, None, parts)
+        return Batch(self.real[rows], self.source[rows], self.target[rows], self.group[rows])
+
 
 class PortraitSet:
     """Masked portraits of one split on a device, at the run's resolution, drawn in balance.
@@ -130,7 +140,31 @@ class PortraitSet:
         self.groups = torch.tensor([group for _, _, group in usable])
         self.images = self._load(data)
         if balanced:
-            self._cells = self._draw_tables()
+            self._check_cells()
+
+    @cached_property
+    def _cells(self) -> list[list[tuple[Tensor, Tensor]]]:
+        return self._draw_tables()
+
+    def _empty_cells(self) -> list[str]:
+        config = self.config
+        held = {(int(c), int(g)) for c, g in zip(self.clusters, self.groups, strict=True)}
+        return [
+            f"{name} {cluster.name}"
+            for c, cluster in enumerate(config.age_clusters)
+            for g, name in enumerate(config.groups)
+            if (c, g) not in held
+        ]
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every cluster and group holds a portrait, so that `draw` can be balanced."""
+        return not self._empty_cells()
+
+    def _check_cells(self) -> None:
+        empty = self._empty_cells()
+        if empty:
+            raise DataError(f"no training portrait of {', '.join(empty)}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -158,9 +192,6 @@ class PortraitSet:
             per_group = []
             for group in range(len(self.config.groups)):
                 index = torch.nonzero((self.clusters == cluster) & (self.groups == group)).flatten()
-                if not len(index):
-                    name = self.config.age_clusters[cluster].name
-                    raise DataError(f"no training portrait of {self.config.groups[group]} {name}")
                 counts = torch.bincount(sources[index], minlength=len(names)).double()
                 share = counts**self.config.source_temper * (counts > 0)
                 share = share / share.sum()

@@ -6,8 +6,21 @@ from torch.nn import functional
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Logistic loss of D (Goodfellow et al. 2014): logits (N,) of real and of generated images."""
+    """-V(D, G) of Goodfellow et al. (2014), with D(x) the sigmoid of a logit.
+
+    V = E[log D(x)] + E[log(1 - D(G(z)))] over logits (N,) of real and of generated images. The best
+    D is p_data / (p_data + p_G); where the two agree it is 1/2 everywhere and V is -log 4, which is
+    its least value over G, reached at the greatest over D.
+    """
     return functional.softplus(-real).mean() + functional.softplus(fake).mean()
+
+
+def minimax_loss(fake: Tensor) -> Tensor:
+    """What G lowers in V(D, G) itself (Goodfellow et al. 2014): E[log(1 - D(G(z)))]; logits (N,).
+
+    Its gradient vanishes where D is sure, so `adversarial_loss` is the usual choice.
+    """
+    return -functional.softplus(fake).mean()
 
 
 def mismatch_loss(wrong: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from model.runtime import OnnxRuntimeGraph, Provider
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import ConfigError
 from training.export import ExportError, exported, half_weights
-from training.loop import computes_bfloat16
+from training.run import computes_bfloat16
 
 RARE = ("necklace", "earring", "hat")
 """Classes reported apart: too few pixels and portraits for a steady figure."""

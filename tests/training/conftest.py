@@ -3,14 +3,36 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model.ages import LIFESPAN_CLUSTERS
+from training.config import config_of
 from training.data import open_prepared
+from training.loop import fit
+from training.run import Run
+
+TINY = {
+    "resolution": 32,
+    "width": 2,
+    "discriminator_width": 2,
+    "elements": 2,
+    "latent": 8,
+    "batch": 4,
+    "images": 160,
+    "reconstruction_images": 40,
+    "discriminator_images": 40,
+    "log_every": 40,
+    "sample_every": 80,
+    "checkpoint_every": 40,
+    "average_half_life": 40.0,
+    "threads": 1,
+    "held_out": 3,
+}
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
-    """A prepared set of 12 cells x 6 portraits of 32 px: coloured ellipses, bluer with age."""
+    """A prepared set of 12 cells x 6 portraits of 32 px: blotched ellipses, bluer with age."""
     folder = tmp_path_factory.mktemp("prepared")
     random = np.random.default_rng(0)
     rows, portraits = [], []
@@ -18,7 +40,8 @@ def prepared(tmp_path_factory):
     ellipse = (((x - 16) / 11) ** 2 + ((y - 16) / 14) ** 2 < 1).astype(np.uint8) * 255
     for cluster, gender, i in np.ndindex(6, 2, 6):
         colour = np.array([200 - 25 * cluster, 100 + 60 * gender, 40 + 30 * cluster])
-        image = np.clip(colour + random.normal(0, 20, (32, 32, 3)), 0, 255).astype(np.uint8)
+        blotches = np.clip(colour + random.normal(0, 60, (4, 4, 3)), 0, 255).astype(np.uint8)
+        image = np.asarray(Image.fromarray(blotches).resize((32, 32), Image.Resampling.BICUBIC))
         index = len(portraits)
         portraits.append(image)
         age = LIFESPAN_CLUSTERS[cluster].low_years
@@ -33,3 +56,11 @@ def prepared(tmp_path_factory):
         writer.writerows(rows)
     (folder / "data.json").write_text(json.dumps({"schema_version": 1}))
     return open_prepared(folder)
+
+
+@pytest.fixture(scope="session")
+def finished(prepared, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    run = Run(config_of(TINY), prepared, folder, "cpu")
+    assert fit(run)
+    return run

@@ -1,7 +1,6 @@
-import io
 import json
-import os
-import signal
+import multiprocessing
+import shutil
 import subprocess
 import sys
 import time
@@ -11,41 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from training.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
-from training.config import ConfigError, config_of
-from training.export import warm_start_bytes
-from training.loop import LOG, Run, fit
-
-TINY = {
-    "resolution": 32,
-    "width": 2,
-    "discriminator_width": 2,
-    "elements": 2,
-    "latent": 8,
-    "batch": 4,
-    "images": 160,
-    "reconstruction_images": 40,
-    "discriminator_images": 40,
-    "log_every": 40,
-    "sample_every": 80,
-    "checkpoint_every": 40,
-    "average_half_life": 40.0,
-    "threads": 1,
-    "held_out": 3,
-}
+from tests.training.conftest import TINY
+from training.checkpoints import CHECKPOINT, load_checkpoint
+from training.config import config_of
+from training.data import open_prepared
+from training.health import CollapseError
+from training.loop import SETBACKS, fit
+from training.run import LOG, Run
 
 
 def overrides(**changes):
     values = TINY | changes
     return [f"--set={name}={value}" for name, value in values.items()]
-
-
-@pytest.fixture(scope="module")
-def finished(prepared, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("finished")
-    run = Run(config_of(TINY), prepared, folder, "cpu")
-    assert fit(run)
-    return run
 
 
 def test_a_run_leaves_its_configuration_log_sheets_and_checkpoint(finished):
@@ -79,28 +55,117 @@ def test_a_finished_run_has_moved_every_network(finished, prepared, tmp_path):
         assert unmoved == []
 
 
-def test_a_run_that_is_killed_ends_with_the_weights_of_one_left_alone(finished, prepared, tmp_path):
-    command = [
-        sys.executable, "-m", "training", "fit", "--preset", "smoke", "--device", "cpu",
-        "--data", str(prepared.path), "-o", str(tmp_path), *overrides(),
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / CHECKPOINT).exists():
-        assert process.poll() is None, process.stdout.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    interrupted = load_checkpoint(tmp_path)
-    assert 0 < interrupted["images_seen"] < 160
+def train(settings, data, folder):
+    """A process of its own."""
+    fit(Run(config_of(settings), open_prepared(data), folder, "cpu"))
 
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
-    resumed = load_checkpoint(tmp_path)
-    reference = finished.state()
+
+def test_a_run_killed_ten_times_ends_with_the_weights_of_one_left_alone(prepared, tmp_path):
+    settings = TINY | {"images": 1200, "checkpoint_every": 20, "sample_every": 400}
+    settings |= {"augment": 0.5, "augment_share": 0.5, "augment_target": 0.3, "augment_ramp": 800}
+    alone = Run(config_of(settings), prepared, tmp_path / "alone", "cpu")
+    assert fit(alone)
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["training.loop"])
+    random, killed, folder = np.random.default_rng(), [], tmp_path / "killed"
+    while not killed or killed[-1] < 1200:
+        process = context.Process(target=train, args=(settings, prepared.path, folder))
+        process.start()
+        if len(killed) < 10:
+            reached = _images_seen(folder) if killed else -1
+            while _images_seen(folder) <= reached:  # so that ten lives suffice
+                assert process.is_alive()
+                time.sleep(0.01)
+            time.sleep(random.uniform(0, 0.2))
+            process.kill()
+        process.join()
+        killed.append(_images_seen(folder))
+    assert len(killed) == 11
+    resumed, reference = load_checkpoint(folder), alone.state()
+    assert resumed["augment_share"] == reference["augment_share"] != 0.5
     for part in ("averaged", "generator", "discriminator"):
         for name, tensor in reference[part].items():
             assert torch.equal(resumed[part][name], tensor), f"{part}.{name}"
+
+
+def _images_seen(folder):
+    state = load_checkpoint(folder)
+    return -1 if state is None else state["images_seen"]
+
+
+HEALTHY = TINY | {
+    "resolution": 16, "width": 6, "discriminator_width": 4, "elements": 4, "latent": 32,
+    "batch": 8, "images": 6400, "reconstruction_images": 2400, "discriminator_images": 0,
+    "decoder_start": "passing", "style_gain": 0.2, "code_noise": 0.05,
+    "reconstruction_weight": 60.0, "consistency_interval": 8, "log_every": 800,
+    "sample_every": 8000, "checkpoint_every": 400,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def begun(prepared, tmp_path_factory):
+    """A run that has learned to reconstruct, and is about to meet its adversary."""
+    run = Run(config_of(HEALTHY), prepared, tmp_path_factory.mktemp("begun"), "cpu")
+    while run.images_seen < 2400:
+        run.window.add(run.step())
+        if run.steps % 50 == 0:
+            assert run.look() is None
+    run.save()
+    return run
+
+
+def gone_on(begun, prepared, folder, **changes):
+    shutil.copytree(begun.folder, folder, dirs_exist_ok=True)
+    return Run(config_of(HEALTHY | changes), prepared, folder, "cpu")
+
+
+def test_a_healthy_run_of_500_steps_raises_nothing(begun, prepared, tmp_path):
+    run = gone_on(begun, prepared, tmp_path)
+    assert fit(run)
+    assert run.steps == begun.steps + 500
+    assert "finding" not in (tmp_path / LOG).read_text()
+
+
+def test_a_collapse_from_thirty_times_the_rates_is_named_within_500_steps(
+    begun, prepared, tmp_path
+):
+    run = gone_on(begun, prepared, tmp_path)
+    run.rate_scale = 30.0
+    with pytest.raises(CollapseError, match=r"pictures|portraits|diverges") as caught:
+        fit(run)
+    line = json.loads((tmp_path / LOG).read_text().splitlines()[-1])
+    assert line["finding"] in str(caught.value)
+    assert begun.images_seen < line["failed_at"] <= begun.images_seen + 500 * 8
+    assert run.images_seen < line["failed_at"]
+    assert load_checkpoint(tmp_path)["images_seen"] == run.images_seen
+
+
+@pytest.mark.parametrize("times", [1, SETBACKS + 1])
+def test_a_run_is_rolled_back_until_it_stays_well_or_is_given_up(
+    times, begun, prepared, tmp_path, monkeypatch
+):
+    run = gone_on(begun, prepared, tmp_path, images=3200, on_collapse="roll_back")
+    step, left = run.step, [times]
+
+    def poisoned():
+        logged = step()
+        if left[0] and run.steps % 50 == 49:
+            left[0] -= 1
+            logged |= {"adversarial": torch.tensor(float("nan"))}
+        return logged
+
+    monkeypatch.setattr(run, "step", poisoned)
+    if times > SETBACKS:
+        with pytest.raises(CollapseError, match="no longer finite"):
+            fit(run)
+    else:
+        assert fit(run)
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    answers = [line["answer"] for line in lines if "answer" in line]
+    assert run.setbacks == min(times, SETBACKS)
+    assert answers[-1] == f"back to 2400 images, {0.5**run.setbacks:g} of the rates"
+    assert run.rate_scale == 0.5**run.setbacks
 
 
 def test_a_terminated_run_saves_and_says_how_to_go_on(prepared, tmp_path):
@@ -109,73 +174,10 @@ def test_a_terminated_run_saves_and_says_how_to_go_on(prepared, tmp_path):
         "--data", str(prepared.path), "-o", str(tmp_path), *overrides(images=100_000),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    while not (tmp_path / CHECKPOINT).exists():
+    while _images_seen(tmp_path) <= 0:
         assert process.poll() is None
         time.sleep(0.05)
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert b"the same command goes on" in output
-
-
-def test_other_settings_do_not_resume_a_run(finished, prepared):
-    changed = config_of(TINY | {"learning_rate": 1e-4})
-    with pytest.raises(ConfigError, match="learning_rate"):
-        Run(changed, prepared, finished.folder, "cpu")
-
-
-def test_a_run_saved_before_a_setting_existed_goes_on_with_its_default(
-    finished, prepared, tmp_path
-):
-    state = load_checkpoint(finished.folder)
-    assert state is not None
-    del state["config"]["polish_images"]
-    save_checkpoint(tmp_path, state)
-    assert Run(config_of(TINY), prepared, tmp_path, "cpu").images_seen == 160
-    with pytest.raises(ConfigError, match="polish_images"):
-        Run(config_of(TINY | {"polish_images": 8}), prepared, tmp_path, "cpu")
-
-
-def test_more_images_may_be_asked_of_a_finished_run(finished, prepared):
-    run = Run(config_of(TINY | {"images": 400}), prepared, finished.folder, "cpu")
-    assert run.images_seen == 160
-
-
-def test_a_partial_checkpoint_is_never_read(finished, prepared, tmp_path):
-    (tmp_path / f"{CHECKPOINT}.partial").write_bytes(b"half of a file")
-    assert load_checkpoint(tmp_path) is None
-
-
-def test_a_warm_start_begins_with_the_averaged_weights(finished, prepared, tmp_path):
-    file = tmp_path / "warm.pt"
-    file.write_bytes(warm_start_bytes(finished.state()))
-    run = Run(config_of(TINY | {"images": 400}), prepared, tmp_path / "run", "cpu")
-    run.warm_start(torch.load(file, weights_only=True))
-    assert run.images_seen == 160
-    for name, tensor in finished.averaged.network.state_dict().items():
-        assert torch.equal(run.recipe.generator.state_dict()[name], tensor.half().float())
-
-
-@pytest.mark.parametrize("shares", [(0.0, 0.5), (0.5, 0.0), (0.5, 1.0)])
-def test_a_warm_start_keeps_the_discriminator_whether_it_judged_coarse_images_or_not(
-    shares, prepared, tmp_path
-):
-    before, after = (
-        Run(config_of(TINY | {"coarse_share": share}), prepared, tmp_path / f"{number}", "cpu")
-        for number, share in enumerate(shares)
-    )
-    for tensor in before.recipe.discriminator.state_dict().values():
-        tensor.normal_()
-    after.warm_start(torch.load(io.BytesIO(warm_start_bytes(before.state())), weights_only=True))
-    old, new = (run.recipe.discriminator.state_dict() for run in (before, after))
-    assert ("from_coarse_rgb.weight" in new) == (shares[1] > 0)
-    for name in old.keys() & new.keys():
-        assert torch.equal(new[name], old[name].half().float())
-
-
-@pytest.mark.parametrize("changes", [{"style_gain": 0.2}, {"width": 4}, {"groups": ("female",)}])
-def test_a_warm_start_of_another_generator_names_the_setting(changes, finished, prepared, tmp_path):
-    weights = torch.load(io.BytesIO(warm_start_bytes(finished.state())), weights_only=True)
-    run = Run(config_of(TINY | changes), prepared, tmp_path / "run", "cpu")
-    with pytest.raises(ConfigError, match=f"{next(iter(changes))}: the warm start was made with"):
-        run.warm_start(weights)

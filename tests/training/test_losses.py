@@ -2,12 +2,14 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from training.losses import (
     absolute_error,
     adversarial_loss,
     age_loss,
     discriminator_loss,
+    minimax_loss,
     mismatch_loss,
     r1_penalty,
 )
@@ -59,3 +61,72 @@ def test_the_best_answer_to_a_rare_code_is_its_frequency_and_not_zero():
     answers = [torch.full_like(codes, value) for value in (0.0, 1 / 12, 1.0)]
     zero, frequency, one = (age_loss(answer, codes).item() for answer in answers)
     assert frequency < zero < one
+
+
+def test_at_the_end_of_the_game_the_value_function_is_minus_log_four():
+    value = -discriminator_loss(torch.zeros(8), torch.zeros(8))
+    assert value.item() == pytest.approx(-math.log(4))
+
+
+def test_the_minimax_loss_is_the_generators_part_of_the_value_function():
+    fake = torch.tensor([-2.0, 0.5])
+    wanted = torch.log(1 - torch.sigmoid(fake)).mean()
+    torch.testing.assert_close(minimax_loss(fake), wanted)
+
+
+def density(x, mean, deviation):
+    return torch.exp(-(((x - mean) / deviation) ** 2) / 2) / (deviation * math.sqrt(2 * math.pi))
+
+
+def judge_of_numbers():
+    return nn.Sequential(
+        nn.Linear(1, 32), nn.LeakyReLU(0.2), nn.Linear(32, 32), nn.LeakyReLU(0.2), nn.Linear(32, 1)
+    )
+
+
+def learns(parameters, rate, steps):
+    """An optimiser whose rate falls to zero over so many steps, as a function of a loss."""
+    optimiser = torch.optim.Adam(parameters, rate, (0.5, 0.99))
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+
+    def lower(loss):
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+    return lower
+
+
+def test_the_best_discriminator_is_the_share_of_the_data_in_the_density():
+    """p_data = N(1, 0.5), p_G = N(-0.5, 1): D is p_data / (p_data + p_G) where either has mass."""
+    torch.manual_seed(0)
+    judge = judge_of_numbers()
+    lower = learns(judge.parameters(), 2e-2, 1500)
+    for _ in range(1500):
+        real, fake = 1 + 0.5 * torch.randn(2048, 1), -0.5 + torch.randn(2048, 1)
+        lower(discriminator_loss(judge(real), judge(fake)))
+    x = torch.linspace(-4, 4, 401)
+    data, generated = density(x, 1, 0.5), density(x, -0.5, 1)
+    somewhere = (data + generated) > 0.02
+    found = torch.sigmoid(judge(x[:, None])[:, 0])
+    wanted = data / (data + generated)
+    assert (found - wanted)[somewhere].abs().max() < 0.03
+
+
+@pytest.mark.parametrize("generator_loss", [minimax_loss, adversarial_loss])
+def test_training_both_brings_the_discriminator_to_a_half(generator_loss):
+    """G shifts and scales noise to N(1, 0.5); k = 2 steps of D for each of G."""
+    torch.manual_seed(0)
+    judge, made = judge_of_numbers(), nn.Parameter(torch.tensor([0.0, 1.0]))
+    lower_judge = learns(judge.parameters(), 5e-3, 1600)
+    lower_made = learns([made], 1e-2, 800)
+    for step in range(1600):
+        real, fake = 1 + 0.5 * torch.randn(512, 1), made[0] + made[1] * torch.randn(512, 1)
+        lower_judge(discriminator_loss(judge(real), judge(fake.detach())))
+        if step % 2:
+            lower_made(generator_loss(judge(fake)))
+    x = torch.linspace(0, 2, 101)[:, None]
+    assert (torch.sigmoid(judge(x)) - 0.5).abs().max() < 0.05
+    assert abs(made[0] - 1) < 0.05
+    assert abs(abs(made[1]) - 0.5) < 0.05

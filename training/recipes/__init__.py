@@ -1,6 +1,7 @@
 """One file per method; `loop.py` knows them through `Recipe` alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -8,9 +9,17 @@ from torch.optim import Optimizer
 
 from training.config import FitConfig
 from training.data import Batch
+from training.draws import Draws
 
-Update = Callable[[str, Tensor], None]
-"""Takes an optimiser's name and a loss, and makes the step."""
+
+@dataclass(frozen=True)
+class Loss:
+    """What one optimiser shall lower, the mean over a batch or a part of it."""
+
+    optimiser: str
+    value: Tensor
+    logged: Mapping[str, Tensor]
+    """Scalars of the same mean, to log"""
 
 
 class Recipe(Protocol):
@@ -34,8 +43,23 @@ class Recipe(Protocol):
         """Fresh optimisers by the names that `step` uses."""
         ...
 
-    def step(self, batch: Batch, images_seen: int, steps: int, update: Update) -> dict[str, Tensor]:
-        """One training step. Draws no randomness but torch's own; returns scalars to log."""
+    augment_share: float
+    """Share of the images that D sees in a random view."""
+
+    def step(self, batch: Batch, images_seen: int, steps: int, draws: Draws) -> Iterator[Loss]:
+        """The losses of a training step over a part of its batch, one after the other.
+
+        The loop moves a loss's optimiser, over all parts, before it asks for the next. Between
+        losses little is kept when `accumulate` is above 1. All randomness comes from `draws`.
+        """
+        ...
+
+    def held_out(self, batch: Batch, draws: Draws) -> Mapping[str, Tensor]:
+        """`held_out_logit`: D's mean logit of portraits that it does not learn from."""
+        ...
+
+    def warm_discriminator(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The weights that a warm start's discriminator means for this one."""
         ...
 
     def anchors(self, generator: nn.Module, image: Tensor, group: int) -> Tensor:

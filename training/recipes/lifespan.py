@@ -9,7 +9,8 @@ a generated image again may be taken lazily; a start that trains reconstruction,
 average of weights is measured in images.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self, cast
 
 import torch
@@ -24,15 +25,21 @@ from model.networks.lifespan import LifespanGenerator, LifespanShape
 from training.augment import discriminator_views
 from training.config import FitConfig
 from training.data import Batch
+from training.draws import Draws
+from training.health import vital_signs
 from training.losses import (
     absolute_error,
     adversarial_loss,
     age_loss,
     discriminator_loss,
+    minimax_loss,
     mismatch_loss,
     r1_penalty,
 )
-from training.recipes import Update
+from training.recipes import Loss
+
+ENTRANCE = "from_coarse_rgb."
+"""Weights of a discriminator that only `coarse_share` gives it."""
 
 
 def generator_shape(config: FitConfig) -> LifespanShape:
@@ -41,11 +48,22 @@ def generator_shape(config: FitConfig) -> LifespanShape:
     return LifespanShape(config.width, code, config.latent, config.style_gain)
 
 
+@dataclass(frozen=True)
+class _Rendered:
+    """A step's pictures by G, in the graph that its losses go back through."""
+
+    identity: Tensor
+    source_latent: Tensor
+    rebuilt: Tensor
+    fake: Tensor
+
+
 class LifespanRecipe:
     """Networks, optimisers and the step of Lifespan; see `Recipe` for the contract."""
 
     def __init__(self, config: FitConfig) -> None:
         self.config = config
+        self.augment_share = config.augment_share
         anchors, populations = len(config.clusters), len(config.groups)
         codes = age_codes(anchors, populations, config.elements)
         self.codes = torch.from_numpy(codes)
@@ -87,69 +105,91 @@ class LifespanRecipe:
             ),
         }
 
-    def noisy_code(self, group: Tensor, cluster: Tensor) -> Tensor:
+    def noisy_code(self, group: Tensor, cluster: Tensor, draws: Draws) -> Tensor:
         """Codes z (N, code) of groups and clusters (N,), noise on every element."""
         code = self.codes[group, cluster]
-        return code + self.config.code_noise * torch.randn_like(code)
+        return code + self.config.code_noise * draws.normal(code.shape[1])
 
     def selected(self, logits: Tensor, group: Tensor, cluster: Tensor) -> Tensor:
         """The logits (N,) that count: the class's own, the mean over populations for neutral."""
         return (logits.float() * self.heads[group, cluster]).sum(1)
 
-    def judged(self, image: Tensor, coarse: bool = False) -> Tensor:
+    def judged(self, image: Tensor, draws: Draws, coarse: bool = False) -> Tensor:
         """D's logits (N, classes) of random views of the images, or of their halved copies."""
         if coarse:
             image = functional.avg_pool2d(image, 2)
-        return self.discriminator(discriminator_views(image, self.config.augment))
+        views = discriminator_views(image, self.config.augment, draws, self.augment_share)
+        return self.discriminator(views)
 
-    def coarse(self) -> bool:
-        """Whether D judges halved images in this step: at random, so that both kinds mix."""
-        share = self.config.coarse_share
-        return share > 0 and float(torch.rand(())) < share
+    def step(self, batch: Batch, images_seen: int, steps: int, draws: Draws) -> Iterator[Loss]:
+        config = self.config
+        if images_seen < config.reconstruction_images:
+            yield self._reconstruction_loss(batch, draws)
+            return
+        # One kind of images in a step, at random, so that both mix.
+        coarse = draws.coin(config.coarse_share)
+        if images_seen < config.reconstruction_images + config.discriminator_images:
+            yield self._discriminator_loss(batch, None, coarse, steps, draws)
+            return
+        polishing = images_seen >= config.images - config.polish_images
+        weight = config.polish_weight if polishing else config.reconstruction_weight
+        codes = [self.noisy_code(batch.group, c, draws) for c in (batch.source, batch.target)]
+        moves = (steps + 1) % config.discriminator_steps == 0
+        # D learns from G's own pictures of the step, so that they are drawn once; a part of a
+        # batch keeps none of them while the other parts pass.
+        rendered = None
+        if moves and config.accumulate == 1:
+            rendered = self._rendered(batch, codes)
+            fake = rendered.fake.detach()
+        else:
+            with torch.no_grad():
+                fake = self.generator(batch.real, codes[1])
+        yield self._discriminator_loss(batch, fake, coarse, steps, draws)
+        if moves:
+            rendered = rendered or self._rendered(batch, codes)
+            generator_steps = steps // config.discriminator_steps
+            yield self._generator_loss(
+                batch, rendered, codes, weight, coarse, generator_steps, draws
+            )
 
-    def step(self, batch: Batch, images_seen: int, steps: int, update: Update) -> dict[str, Tensor]:
-        start = self.config.reconstruction_images
-        if images_seen < start:
-            return self._step_reconstruction(batch, update)
-        if images_seen < start + self.config.discriminator_images:
-            return self._step_discriminator(batch, None, self.coarse(), steps, update)
-        polishing = images_seen >= self.config.images - self.config.polish_images
-        weight = self.config.polish_weight if polishing else self.config.reconstruction_weight
-        return self._step_all(batch, weight, steps, update)
-
-    def _step_reconstruction(self, batch: Batch, update: Update) -> dict[str, Tensor]:
+    def _reconstruction_loss(self, batch: Batch, draws: Draws) -> Loss:
         config, generator = self.config, self.generator
-        code = self.noisy_code(batch.group, batch.source)
-        reconstruction = absolute_error(generator(batch.real, code), batch.real)
-        age = age_loss(generator.age_encoder(batch.real), code)
-        update(
-            "reconstruction",
-            config.reconstruction_weight * reconstruction + config.age_weight * age,
+        code = self.noisy_code(batch.group, batch.source, draws)
+        rebuilt = generator(batch.real, code)
+        logged = {
+            "reconstruction": absolute_error(rebuilt, batch.real),
+            "age": age_loss(generator.age_encoder(batch.real), code),
+        }
+        loss = (
+            config.reconstruction_weight * logged["reconstruction"]
+            + config.age_weight * logged["age"]
         )
-        return {"reconstruction": reconstruction, "age": age}
+        return Loss("reconstruction", loss, logged | vital_signs(batch.real, rebuilt))
 
-    def _step_all(
-        self, batch: Batch, reconstruction_weight: float, steps: int, update: Update
-    ) -> dict[str, Tensor]:
+    def _rendered(self, batch: Batch, codes: Sequence[Tensor]) -> _Rendered:
+        generator = self.generator
+        latents = generator.mapping(torch.cat(list(codes)))
+        identity = generator.identity_encoder(batch.real)
+        rebuilt, fake = generator.decoder(torch.cat([identity, identity]), latents).chunk(2)
+        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake)
+
+    def _generator_loss(
+        self,
+        batch: Batch,
+        rendered: _Rendered,
+        codes: Sequence[Tensor],
+        reconstruction_weight: float,
+        coarse: bool,
+        steps: int,
+        draws: Draws,
+    ) -> Loss:
         config, generator = self.config, self.generator
-        real, group = batch.real, batch.group
-        source_code, target_code = (
-            self.noisy_code(group, cluster) for cluster in (batch.source, batch.target)
-        )
-        source_latent, target_latent = generator.mapping(
-            torch.cat([source_code, target_code])
-        ).chunk(2)
-        identity = generator.identity_encoder(real)
-        rebuilt, fake = generator.decoder(
-            torch.cat([identity, identity]), torch.cat([source_latent, target_latent])
-        ).chunk(2)
-        coarse = self.coarse()
-        logged = self._step_discriminator(batch, fake.detach(), coarse, steps, update)
-
-        judged = self.selected(self.judged(fake, coarse), group, batch.target)
-        logged |= {
-            "adversarial": adversarial_loss(judged),
-            "reconstruction": absolute_error(rebuilt, real),
+        real, fake, (source_code, target_code) = batch.real, rendered.fake, codes
+        judged = self.selected(self.judged(fake, draws, coarse), batch.group, batch.target)
+        adversarial = minimax_loss if config.generator_loss == "minimax" else adversarial_loss
+        logged = {
+            "adversarial": adversarial(judged),
+            "reconstruction": absolute_error(rendered.rebuilt, real),
         }
         loss = (
             config.adversarial_weight * logged["adversarial"]
@@ -157,12 +197,12 @@ class LifespanRecipe:
         )
         if steps % config.consistency_interval == 0:
             fake_identity = generator.identity_encoder(fake)
-            cycled = generator.decoder(fake_identity, source_latent)
+            cycled = generator.decoder(fake_identity, rendered.source_latent)
             encoder = generator.age_encoder
             fixed = {name: p.detach() for name, p in encoder.named_parameters()}
             logged |= {
                 "cycle": absolute_error(cycled, real),
-                "identity": absolute_error(fake_identity, identity),
+                "identity": absolute_error(fake_identity, rendered.identity),
                 "age": age_loss(encoder(real), source_code),
                 "fake_age": age_loss(functional_call(encoder, fixed, (fake,)), target_code),
             }
@@ -171,23 +211,23 @@ class LifespanRecipe:
                 + config.identity_weight * logged["identity"]
                 + config.age_weight * (logged["age"] + logged["fake_age"])
             )
-        update("generator", loss)
-        return logged
+        return Loss("generator", loss, logged)
 
-    def _step_discriminator(
-        self, batch: Batch, fake: Tensor | None, coarse: bool, steps: int, update: Update
-    ) -> dict[str, Tensor]:
-        """D against the step's own images: G has not moved, so drawing them again gains nothing.
+    def _real_logits(self, batch: Batch, real: Tensor, draws: Draws, coarse: bool) -> Tensor:
+        """Logits (N, anchors) of real images, their own cluster's first."""
+        logits = self.judged(real, draws, coarse)
+        every = torch.einsum("nk,nak->na", logits.float(), self.heads[batch.group])
+        steps_on = torch.arange(every.shape[1], device=every.device)
+        return every.gather(1, (batch.source[:, None] + steps_on) % every.shape[1])
 
-        Without `fake` it learns from real images under right and wrong classes alone.
-        """
+    def _discriminator_loss(
+        self, batch: Batch, fake: Tensor | None, coarse: bool, steps: int, draws: Draws
+    ) -> Loss:
+        """D against generated images, or, without them, real ones under right and wrong classes."""
         config = self.config
         penalised = steps % config.r1_interval == 0
         real = batch.real.detach().requires_grad_(penalised)
-        logits = self.judged(real, coarse)
-        every = torch.einsum("nk,nak->na", logits.float(), self.heads[batch.group])
-        steps_on = torch.arange(every.shape[1], device=every.device)
-        every = every.gather(1, (batch.source[:, None] + steps_on) % every.shape[1])
+        every = self._real_logits(batch, real, draws, coarse)
         real_logits, wrong_logits = every[:, 0], every[:, 1:]
         mismatch = mismatch_loss(wrong_logits)
         logged = {
@@ -198,16 +238,28 @@ class LifespanRecipe:
         if fake is None:
             loss = adversarial_loss(real_logits) + mismatch
         else:
-            fake_logits = self.selected(self.judged(fake, coarse), batch.group, batch.target)
-            logged["fake_logit"] = fake_logits.mean()
+            judged = self.judged(fake, draws, coarse)
+            fake_logits = self.selected(judged, batch.group, batch.target)
+            logged |= {"fake_logit": fake_logits.mean()} | vital_signs(batch.real, fake)
             loss = discriminator_loss(real_logits, fake_logits) + config.mismatch_weight * mismatch
         logged["discriminator"] = loss
         if penalised:
             penalty = r1_penalty(real_logits, real)
             loss = loss + config.r1_gamma * config.r1_interval * penalty
             logged["r1"] = penalty
-        update("discriminator", loss)
-        return logged
+        return Loss("discriminator", loss, logged)
+
+    @torch.no_grad()
+    def held_out(self, batch: Batch, draws: Draws) -> Mapping[str, Tensor]:
+        coarse = draws.coin(self.config.coarse_share)
+        return {"held_out_logit": self._real_logits(batch, batch.real, draws, coarse)[:, 0].mean()}
+
+    def warm_discriminator(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """An entrance for coarse images that only one of the two has is left as it is, or out."""
+        mine = self.discriminator.state_dict()
+        entrance = {name: tensor for name, tensor in mine.items() if name.startswith(ENTRANCE)}
+        rest = {n: t for n, t in weights.items() if n in mine or not n.startswith(ENTRANCE)}
+        return entrance | rest
 
     def anchors(self, generator: nn.Module, image: Tensor, group: int) -> Tensor:
         network = cast(LifespanGenerator, generator)

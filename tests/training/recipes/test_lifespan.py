@@ -3,8 +3,9 @@ import torch
 
 from training.config import config_of
 from training.data import Batch
+from training.draws import Draws
 from training.export import trained_of_checkpoint
-from training.losses import age_loss
+from training.losses import adversarial_loss, age_loss, minimax_loss
 from training.recipes.lifespan import LifespanRecipe
 
 TINY = {
@@ -26,6 +27,10 @@ def batch():
     return Batch(torch.rand(4, 3, 16, 16) * 2 - 1, source, target, torch.tensor([0, 1, 2, 2]))
 
 
+def draws(step=0):
+    return Draws(0, step, 4)
+
+
 @pytest.mark.parametrize(
     ("images_seen", "updates"),
     [
@@ -39,25 +44,17 @@ def batch():
 def test_reconstruction_then_the_discriminator_then_both_are_trained(
     recipe, batch, images_seen, updates
 ):
-    made = []
-    recipe.step(batch, images_seen, 1, lambda name, loss: made.append(name))
+    made = [loss.optimiser for loss in recipe.step(batch, images_seen, 1, draws())]
     assert made == updates
 
 
 def test_the_age_encoder_learns_from_real_images_alone(recipe, batch):
     parameters = list(recipe.generator.age_encoder.parameters())
-    gradients = {}
-
-    def update(name, loss):
-        if name == "generator":
-            gradients[name] = torch.autograd.grad(loss, parameters)
-
-    recipe.step(batch, 150, 1, update)
+    _, loss = recipe.step(batch, 150, 1, draws())
+    gradients = torch.autograd.grad(loss.value, parameters)
     code = recipe.codes[batch.group, batch.source]
     alone = recipe.config.age_weight * age_loss(recipe.generator.age_encoder(batch.real), code)
-    for given, wanted in zip(
-        gradients["generator"], torch.autograd.grad(alone, parameters), strict=True
-    ):
+    for given, wanted in zip(gradients, torch.autograd.grad(alone, parameters), strict=True):
         torch.testing.assert_close(given, wanted)
 
 
@@ -68,15 +65,11 @@ def test_lazy_consistency_losses_are_weighted_by_the_steps_between(batch, steps,
         torch.manual_seed(0)
         recipe = LifespanRecipe(config_of(TINY | {"consistency_interval": interval}))
         parameters = list(recipe.generator.age_encoder.parameters())
-
-        def update(name, loss, interval=interval, parameters=parameters):
-            if name == "generator":
-                gradients[interval] = torch.autograd.grad(
-                    loss, parameters, allow_unused=True, materialize_grads=True
-                )
-
-        logged = recipe.step(batch, 150, steps, update)
-        assert ("cycle" in logged) == (steps % interval == 0)
+        _, loss = recipe.step(batch, 150, steps, draws())
+        gradients[interval] = torch.autograd.grad(
+            loss.value, parameters, allow_unused=True, materialize_grads=True
+        )
+        assert ("cycle" in loss.logged) == (steps % interval == 0)
     for every, lazy in zip(gradients[1], gradients[2], strict=True):
         torch.testing.assert_close(lazy, factor * every)
 
@@ -88,9 +81,8 @@ def test_the_last_images_weigh_reconstruction_more(batch, images_seen, weight):
         "images": 250, "polish_images": 50, "reconstruction_weight": 20.0, "polish_weight": 60.0
     }  # fmt: skip
     recipe = LifespanRecipe(config_of(TINY | schedule | dict.fromkeys(others, 0.0)))
-    losses = {}
-    logged = recipe.step(batch, images_seen, 1, losses.__setitem__)
-    torch.testing.assert_close(losses["generator"], weight * logged["reconstruction"])
+    _, loss = recipe.step(batch, images_seen, 1, draws())
+    torch.testing.assert_close(loss.value, weight * loss.logged["reconstruction"])
 
 
 def test_the_judged_age_of_a_generated_image_moves_the_decoder(recipe, batch):
@@ -98,28 +90,21 @@ def test_the_judged_age_of_a_generated_image_moves_the_decoder(recipe, batch):
         ("adversarial_weight", "reconstruction_weight", "cycle_weight", "identity_weight"), 0.0
     )
     recipe.config = config_of(TINY | weights)
-    found = {}
-
-    def update(name, loss):
-        if name == "generator":
-            found["gradient"] = torch.autograd.grad(loss, recipe.generator.decoder.to_rgb.weight)[0]
-
-    recipe.step(batch, 150, 1, update)
-    assert found["gradient"].abs().max() > 0
+    _, loss = recipe.step(batch, 150, 1, draws())
+    (gradient,) = torch.autograd.grad(loss.value, recipe.generator.decoder.to_rgb.weight)
+    assert gradient.abs().max() > 0
 
 
 def test_a_real_image_under_a_wrong_cluster_is_called_fake(recipe, batch):
     optimiser = recipe.optimisers()["discriminator"]
-
-    def update(name, loss):
-        if name == "discriminator":
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-
-    first = recipe.step(batch, 100, 1, update)
-    for _ in range(150):
-        last = recipe.step(batch, 100, 1, update)
+    logged = []
+    for step in range(150):
+        (loss,) = recipe.step(batch, 100, 1, draws(step))
+        optimiser.zero_grad()
+        loss.value.backward()
+        optimiser.step()
+        logged.append(loss.logged)
+    first, last = logged[0], logged[-1]
     assert last["told_apart"] == 1
     assert last["wrong_logit"] < first["wrong_logit"]
     assert last["real_logit"] > first["real_logit"]
@@ -136,12 +121,41 @@ def test_a_coarse_judgement_asks_nothing_of_single_pixels(share):
         torch.tensor([0, 1, 2, 2]),
     )
     image = batch.real.requires_grad_()
+    coarse = draws().coin(share)
     recipe.selected(
-        recipe.judged(image, recipe.coarse()), batch.group, batch.target
+        recipe.judged(image, draws(), coarse), batch.group, batch.target
     ).sum().backward()
     blocks = image.grad.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
     assert bool((blocks.amax(-1) == blocks.amin(-1)).all()) == (share == 1)
-    recipe.step(batch, 150, 1, lambda name, loss: loss.backward())
+    for loss in recipe.step(batch, 150, 1, draws()):
+        loss.value.backward()
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4])
+def test_the_discriminator_moves_k_times_for_each_move_of_the_generator(batch, steps):
+    recipe = LifespanRecipe(config_of(TINY | {"discriminator_steps": 3}))
+    moved = [loss.optimiser for loss in recipe.step(batch, 150, steps, draws())]
+    assert moved == ["discriminator"] + ["generator"] * (steps == 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss"), [("non_saturating", adversarial_loss), ("minimax", minimax_loss)]
+)
+def test_the_adversarial_loss_is_the_one_that_the_configuration_names(batch, kind, loss):
+    torch.manual_seed(0)
+    recipe = LifespanRecipe(config_of(TINY | {"generator_loss": kind}))
+    logged = [given.logged for given in recipe.step(batch, 150, 1, draws())][1]
+    judge = recipe.discriminator
+    with torch.no_grad():
+        fake = recipe.generator(batch.real, recipe.codes[batch.group, batch.target])
+        wanted = loss(recipe.selected(judge(fake), batch.group, batch.target))
+    torch.testing.assert_close(logged["adversarial"], wanted)
+
+
+def test_what_is_held_out_is_judged_as_real_under_its_own_cluster(recipe, batch):
+    wanted = recipe.selected(recipe.discriminator(batch.real), batch.group, batch.source).mean()
+    given = recipe.held_out(batch, draws())
+    torch.testing.assert_close(given, {"held_out_logit": wanted.detach()})
 
 
 def test_a_passing_start_draws_the_decoder_so_and_nothing_else():

@@ -1,0 +1,194 @@
+"""Training speed and memory: a preset's step against a plain loop of the published recipe.
+
+Both train the same networks on the same batches. The plain loop is float32 in framework defaults:
+a pass of G for D's step and one for its own, all five losses and R1 in every step, a scalar of each
+read for the log. Every measurement is a process of its own, the two in turn.
+
+python -m benchmarks.training_throughput [--preset lifespan-64] [--steps 40] [--rounds 3]
+"""
+
+import argparse
+import csv
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim import Adam
+
+from model.ages import LIFESPAN_CLUSTERS
+from model.runtime import available_threads
+from training.config import FitConfig, load_config
+from training.data import PortraitSet, PreparedSet, open_prepared
+from training.losses import (
+    absolute_error,
+    adversarial_loss,
+    age_loss,
+    discriminator_loss,
+    r1_penalty,
+)
+from training.recipes.lifespan import LifespanRecipe
+from training.run import Run, device_of
+
+START = ["reconstruction_images=0", "discriminator_images=0", "polish_images=0"]
+"""The full loss from the first step: that is what is timed."""
+
+
+def noise_set(folder: Path, side: int) -> PreparedSet:
+    """A prepared set of noise, sixteen pictures for each cluster and gender."""
+    rows = [
+        [i, f"{i}.png", cluster.low_years, gender, "noise", "train"]
+        for i, (_, cluster, gender) in enumerate(
+            (n, cluster, gender)
+            for n in range(16)
+            for cluster in LIFESPAN_CLUSTERS
+            for gender in ("female", "male")
+        )
+    ]
+    random = np.random.default_rng(0)
+    shape = (len(rows), side, side)
+    np.save(folder / "portraits.npy", random.integers(0, 256, (*shape, 3), np.uint8))
+    np.save(folder / "kept.npy", np.full(shape, 255, np.uint8))
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["index", "file", "age", "gender", "source", "split"])
+        writer.writerows(rows)
+    (folder / "data.json").write_text(json.dumps({"schema_version": 1}))
+    return open_prepared(folder)
+
+
+def plain_step(config: FitConfig, data: PreparedSet, device: torch.device) -> Callable[[], None]:
+    """The published recipe's step, written as one would at first."""
+    portraits = PortraitSet(data, config, data.rows, device)
+    recipe = LifespanRecipe(config)
+    generator, judge = recipe.generator.to(device), recipe.discriminator.to(device)
+    recipe.codes, recipe.heads = recipe.codes.to(device), recipe.heads.to(device)
+    averaged = LifespanRecipe(config).generator.to(device)
+    learns_generator = Adam(generator.parameters(), 1e-3, (0.0, 0.999))
+    learns_judge = Adam(judge.parameters(), 1e-3, (0.0, 0.999))
+    draws = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        batch = portraits.draw(config.batch, draws)
+        real, group = batch.real, batch.group
+
+        def code(cluster: torch.Tensor) -> torch.Tensor:
+            clean = recipe.codes[group, cluster]
+            return clean + config.code_noise * torch.randn_like(clean)
+
+        source, target = code(batch.source), code(batch.target)
+        with torch.no_grad():
+            fake = generator(real, target)
+        learns_judge.zero_grad()
+        shown = real.detach().requires_grad_()
+        real_logit = recipe.selected(judge(shown), group, batch.source)
+        fake_logit = recipe.selected(judge(fake), group, batch.target)
+        loss = discriminator_loss(real_logit, fake_logit) + r1_penalty(real_logit, shown)
+        loss.backward()
+        learns_judge.step()
+
+        learns_generator.zero_grad()
+        rebuilt, fake = generator(real, source), generator(real, target)
+        encode, age = generator.identity_encoder, generator.age_encoder
+        losses = [
+            adversarial_loss(recipe.selected(judge(fake), group, batch.target)),
+            10 * absolute_error(rebuilt, real),
+            10 * absolute_error(generator(fake, source), real),
+            absolute_error(encode(fake), encode(real)),
+            age_loss(age(real), source) + age_loss(age(fake), target),
+        ]
+        torch.stack(losses).sum().backward()
+        learns_generator.step()
+        with torch.no_grad():
+            for mine, theirs in zip(averaged.parameters(), generator.parameters(), strict=True):
+                mine.lerp_(theirs, 0.001)
+        for scalar in (loss, *losses):
+            scalar.item()
+
+    return step
+
+
+def measured(name: str, config: FitConfig, steps: int) -> dict[str, float]:
+    """Images a second and peak memory of one of the two, in this process."""
+    device = device_of()
+    with tempfile.TemporaryDirectory() as folder:
+        data = noise_set(Path(folder), config.resolution)
+        if name == "plain":
+            step = plain_step(config, data, device)
+        else:
+            run = Run(config, data, Path(folder) / "run")
+
+            def step() -> None:
+                run.window.add(run.step())
+
+        def finished() -> float:
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            return time.perf_counter()
+
+        for _ in range(max(4, config.consistency_interval)):
+            step()
+        started = finished()
+        for _ in range(steps):
+            step()
+        seconds = finished() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    return {"images_per_s": steps * config.batch / seconds, "peak_mb": peak / 1e6}
+
+
+def machine() -> str:
+    """The GPU that training takes, or the processor and the cores that it may use."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return f"{available_threads()} cores of {names[0] if names else platform.processor()}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", default="lifespan-64")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["plain", "ours"], help="one measurement, as JSON")
+    arguments = parser.parse_args()
+    config = load_config(arguments.preset, [*START, *arguments.set])
+    if arguments.only:
+        print(json.dumps(measured(arguments.only, config, arguments.steps)))
+        return
+    results: dict[str, list[dict[str, float]]] = {"plain": [], "ours": []}
+    for _ in range(arguments.rounds):
+        for name, found in results.items():
+            command = [sys.executable, "-m", "benchmarks.training_throughput", "--only", name]
+            command += ["--preset", arguments.preset, "--steps", str(arguments.steps)]
+            command += [f"--set={override}" for override in arguments.set]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found.append(json.loads(output.splitlines()[-1]))
+    print(f"{machine()}, torch {torch.__version__}, {arguments.preset}, batch {config.batch}")
+    for name, found in results.items():
+        speeds = [each["images_per_s"] for each in found]
+        peak = max(each["peak_mb"] for each in found)
+        print(f"{name:6}{statistics.median(speeds):8.1f} images/s, peak {peak:.0f} MB")
+    pairs = zip(results["ours"], results["plain"], strict=True)
+    ratios = [ours["images_per_s"] / plain["images_per_s"] for ours, plain in pairs]
+    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+import copy
+import io
+
+import pytest
+import torch
+
+from tests.training.conftest import TINY
+from training.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
+from training.config import ConfigError, config_of
+from training.export import warm_start_bytes
+from training.health import COLLAPSED
+from training.processes import Processes
+from training.run import Run
+
+
+def test_other_settings_do_not_resume_a_run(finished, prepared):
+    changed = config_of(TINY | {"learning_rate": 1e-4})
+    with pytest.raises(ConfigError, match="learning_rate"):
+        Run(changed, prepared, finished.folder, "cpu")
+
+
+def test_a_run_saved_before_a_setting_existed_goes_on_with_its_default(
+    finished, prepared, tmp_path
+):
+    state = load_checkpoint(finished.folder)
+    assert state is not None
+    del state["config"]["polish_images"]
+    save_checkpoint(tmp_path, state)
+    assert Run(config_of(TINY), prepared, tmp_path, "cpu").images_seen == 160
+    with pytest.raises(ConfigError, match="polish_images"):
+        Run(config_of(TINY | {"polish_images": 8}), prepared, tmp_path, "cpu")
+
+
+def test_more_images_may_be_asked_of_a_finished_run(finished, prepared):
+    run = Run(config_of(TINY | {"images": 400}), prepared, finished.folder, "cpu")
+    assert run.images_seen == 160
+
+
+def test_a_partial_checkpoint_is_never_read(finished, prepared, tmp_path):
+    (tmp_path / f"{CHECKPOINT}.partial").write_bytes(b"half of a file")
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_a_warm_start_begins_with_the_averaged_weights(finished, prepared, tmp_path):
+    file = tmp_path / "warm.pt"
+    file.write_bytes(warm_start_bytes(finished.state()))
+    run = Run(config_of(TINY | {"images": 400}), prepared, tmp_path / "run", "cpu")
+    run.warm_start(torch.load(file, weights_only=True))
+    assert run.images_seen == 160
+    for name, tensor in finished.averaged.network.state_dict().items():
+        assert torch.equal(run.recipe.generator.state_dict()[name], tensor.half().float())
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.5), (0.5, 0.0), (0.5, 1.0)])
+def test_a_warm_start_keeps_the_discriminator_whether_it_judged_coarse_images_or_not(
+    shares, prepared, tmp_path
+):
+    before, after = (
+        Run(config_of(TINY | {"coarse_share": share}), prepared, tmp_path / f"{number}", "cpu")
+        for number, share in enumerate(shares)
+    )
+    for tensor in before.recipe.discriminator.state_dict().values():
+        tensor.normal_()
+    after.warm_start(torch.load(io.BytesIO(warm_start_bytes(before.state())), weights_only=True))
+    old, new = (run.recipe.discriminator.state_dict() for run in (before, after))
+    assert ("from_coarse_rgb.weight" in new) == (shares[1] > 0)
+    for name in old.keys() & new.keys():
+        assert torch.equal(new[name], old[name].half().float())
+
+
+@pytest.mark.parametrize("changes", [{"style_gain": 0.2}, {"width": 4}, {"groups": ("female",)}])
+def test_a_warm_start_of_another_generator_names_the_setting(changes, finished, prepared, tmp_path):
+    weights = torch.load(io.BytesIO(warm_start_bytes(finished.state())), weights_only=True)
+    run = Run(config_of(TINY | changes), prepared, tmp_path / "run", "cpu")
+    with pytest.raises(ConfigError, match=f"{next(iter(changes))}: the warm start was made with"):
+        run.warm_start(weights)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_an_accumulated_step_does_what_one_pass_does(accumulate, prepared, tmp_path):
+    """Parts of 4 images, so that the minibatch deviation compares the same ones."""
+    settings = TINY | {"batch": 16, "reconstruction_images": 0, "discriminator_images": 0}
+    settings |= {"augment": 0.5, "coarse_share": 0.5, "width": 4, "decoder_start": "passing"}
+    whole, parts = (
+        Run(config_of(settings | {"accumulate": n}), prepared, tmp_path / str(n), "cpu")
+        for n in (1, accumulate)
+    )
+    for _ in range(5):
+        # Each step begins alike: from random weights, rounding errors grow a thousandfold a step.
+        parts.restore(copy.deepcopy(whole.state()))
+        logged = [run.step() for run in (whole, parts)]
+        for name in logged[0].keys() - COLLAPSED.keys():  # ratios over what is seen together
+            torch.testing.assert_close(logged[1][name], logged[0][name], rtol=1e-5, atol=1e-5)
+        for name in ("generator", "discriminator"):
+            gradients = [
+                {n: p.grad for n, p in getattr(run.recipe, name).named_parameters()}
+                for run in (whole, parts)
+            ]
+            for key, gradient in gradients[0].items():
+                if gradient is not None:
+                    error = (gradients[1][key] - gradient).norm()
+                    assert error <= 1e-2 * gradient.norm(), key
+
+
+def test_a_batch_that_does_not_divide_among_processes_is_refused(prepared, tmp_path):
+    with pytest.raises(ConfigError, match="3 parts"):
+        Run(config_of(TINY), prepared, tmp_path, "cpu", Processes(0, 3))
+
+
+@pytest.mark.parametrize(("target", "moves"), [(0.0, 0), (0.2, 1), (0.9, -1)])
+def test_the_share_of_views_follows_overfitting(target, moves, prepared, tmp_path):
+    settings = {"augment": 0.5, "augment_share": 0.5, "augment_target": target}
+    run = Run(config_of(TINY | settings | {"augment_ramp": 1000}), prepared, tmp_path, "cpu")
+    logits = {"real_logit": 1.0, "held_out_logit": 0.0, "fake_logit": -1.0}
+    run.window.add({name: torch.tensor(value) for name, value in logits.items()})
+    assert run.look() is None
+    assert run.recipe.augment_share == pytest.approx(0.5 + moves * 50 * 4 / 1000)
+
+
+def test_a_run_rolls_back_to_the_last_good_checkpoint_with_half_the_rates(prepared, tmp_path):
+    run = Run(config_of(TINY), prepared, tmp_path, "cpu")
+    run.step()
+    run.save()
+    good = {name: t.clone() for name, t in run.recipe.generator.state_dict().items()}
+    for _ in range(3):
+        run.step()
+    run.monitor.since = {"blank": 1}
+    run.save()
+    run.roll_back()
+    assert (run.images_seen, run.rate_scale, run.setbacks) == (4, 0.5, 1)
+    torch.testing.assert_close(run.recipe.generator.state_dict(), good, rtol=0, atol=0)
+    again = Run(config_of(TINY), prepared, tmp_path, "cpu")
+    assert (again.images_seen, again.rate_scale, again.setbacks) == (4, 0.5, 1)
+    for each in (run, again):
+        each.step()
+        rates = [group["lr"] for group in each.optimisers["reconstruction"].param_groups]
+        assert rates == [each.config.reconstruction_rate / 2]
