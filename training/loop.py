@@ -1,12 +1,9 @@
 """The training loop: precision, averaging, logging, saving and resuming for every method."""
 
 import json
-import signal
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from training.data import PortraitSet, PreparedSet, split_rows
 from training.ema import Averaged
 from training.recipes import recipe_of
 from training.sheets import sample_sheet, save_sheet
+from training.signals import stop_requests
 
 CONFIG = "config.json"
 LOG = "log.jsonl"
@@ -192,19 +190,6 @@ class Run:
         )
 
 
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM in a list, so that a step is finished and saved first."""
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.signal(number, lambda n, _: received.append(n)) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 def _due(before: int, now: int, every: int) -> bool:
     return before // every != now // every
 
@@ -219,7 +204,7 @@ def fit(run: Run) -> bool:
     clock, clock_images = time.monotonic(), run.images_seen
     writer = SummaryWriter(str(run.folder / "tensorboard"))
     bar = tqdm(total=config.images, initial=run.images_seen, unit="image", disable=None)
-    with _stop_requests() as stop, bar, writer:
+    with stop_requests() as stop, bar, writer:
         while run.images_seen < config.images and not stop:
             before = run.images_seen
             for name, value in run.step().items():
