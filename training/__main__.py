@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -12,6 +11,7 @@ import torch
 
 from model.ages import LIFESPAN_CLUSTERS
 from model.bundle import BundleError, open_bundle
+from model.runtime import available_threads
 from training.config import ConfigError, FitConfig, config_of, load_config, preset_names
 from training.data import DataError, PortraitSet, PreparedSet, open_prepared, split_rows
 from training.export import (
@@ -22,6 +22,7 @@ from training.export import (
     warm_start_bytes,
     with_quality,
 )
+from training.pool import LostProcess
 
 DATA, RUN, BUNDLE = Path("data"), Path("run"), Path("bundle")
 PARSER = Path(str(resources.files("model") / "bundles" / "parser" / "parser.onnx"))
@@ -47,6 +48,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
         arguments.labels,
         arguments.processes,
     )
+    if report is None:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 1
     print(json.dumps(report, indent=2))
     return 0
 
@@ -190,7 +194,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--minimum-px", type=int, default=64, help="smallest crop taken, pixels")
     sub.add_argument("--limit", type=int, default=0, help="pictures to take; 0 is all")
     sub.add_argument("--parser", type=Path, default=PARSER, help="face parser's graph")
-    sub.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    sub.add_argument("--processes", type=int, default=available_threads())
 
     sub = command("fit", _fit, "Train a generator; the same command resumes.")
     sub.add_argument("--preset", default="lifespan-64", choices=preset_names())
@@ -242,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = arguments_parser().parse_args(argv)
     try:
         return arguments.run_command(arguments)
-    except (ConfigError, DataError, BundleError, ExportError, FileNotFoundError) as error:
+    except (ConfigError, DataError, BundleError, ExportError, LostProcess, OSError) as error:
         print(f"anchorage-train: {error}", file=sys.stderr)
         return 2
 

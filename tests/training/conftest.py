@@ -1,11 +1,20 @@
 import csv
 import json
+import multiprocessing
+from multiprocessing.forkserver import ensure_running
 
 import numpy as np
 import pytest
 
 from model.ages import LIFESPAN_CLUSTERS
 from training.data import open_prepared
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process_server():
+    """The server that forks the processes of pools, with PyTorch imported once for all."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["training.prepare"])
+    ensure_running()
 
 
 @pytest.fixture(scope="session")
