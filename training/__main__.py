@@ -1,4 +1,4 @@
-"""The command line `anchorage-train`: prepare, fit, export, evaluate, import, parser."""
+"""The command line `anchorage-train`: prepare, validate, fit, export, evaluate, import, parser."""
 
 import argparse
 import json
@@ -53,6 +53,28 @@ def _prepare(arguments: argparse.Namespace) -> int:
         return 1
     print(json.dumps(report, indent=2))
     return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from training.validation import validate_collection, validate_prepared
+
+    config = load_config(arguments.preset, arguments.set)
+    if any((arguments.source / name).exists() for name in ("begun.json", "data.json")):
+        validation = validate_prepared(arguments.source, config)
+    else:
+        validation = validate_collection(
+            arguments.source,
+            config,
+            labels=arguments.labels,
+            aligned=arguments.aligned,
+            minimum_px=arguments.minimum_px,
+            limit=arguments.limit,
+            processes=arguments.processes,
+        )
+    print(validation)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(validation.to_dict(), indent=2) + "\n")
+    return 0 if validation.passed else 1
 
 
 def _fit(arguments: argparse.Namespace) -> int:
@@ -194,6 +216,21 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--minimum-px", type=int, default=64, help="smallest crop taken, pixels")
     sub.add_argument("--limit", type=int, default=0, help="pictures to take; 0 is all")
     sub.add_argument("--parser", type=Path, default=PARSER, help="face parser's graph")
+    sub.add_argument("--processes", type=int, default=available_threads())
+
+    sub = command(
+        "validate",
+        _validate,
+        "Say what is wrong with a data set; exit status 1 where training would fail or mislead.",
+    )
+    sub.add_argument("source", type=Path, help="folder or zip of images, or what prepare wrote")
+    sub.add_argument("--preset", default="lifespan-64", choices=preset_names())
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    sub.add_argument("--labels", type=Path, help="table, if not labels.csv in the source")
+    sub.add_argument("--aligned", action="store_true", help="the images are portraits already")
+    sub.add_argument("--minimum-px", type=int, default=64, help="smallest crop taken, pixels")
+    sub.add_argument("--limit", type=int, default=1000, help="images to look at; 0 is all")
+    sub.add_argument("--json", type=Path, help="write all findings here, with every file")
     sub.add_argument("--processes", type=int, default=available_threads())
 
     sub = command("fit", _fit, "Train a generator; the same command resumes.")

@@ -1,10 +1,13 @@
 """Image collections that `prepare` reads: a folder or a zip, with a table of ages and genders."""
 
 import csv
+import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +61,24 @@ class Collection:
             return self._zip.read(name)
         except (KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise OSError(f"{name} cannot be read from {self.path}") from error
+
+    def repeated(self, names: Iterable[str]) -> list[list[str]]:
+        """Groups of these files that hold the same bytes; only those of one size are read."""
+        same_size: dict[object, list[str]] = defaultdict(list)
+        for name in names:
+            same_size[self._size(name)].append(name)
+        same_bytes: dict[bytes, list[str]] = defaultdict(list)
+        for group in same_size.values():
+            for name in group if len(group) > 1 else ():
+                with suppress(OSError):
+                    same_bytes[hashlib.sha256(self.read(name)).digest()].append(name)
+        return [group for group in same_bytes.values() if len(group) > 1]
+
+    def _size(self, name: str) -> object:
+        if self._zip is None:
+            return (self.path / name).stat().st_size
+        information = self._zip.getinfo(name)
+        return information.file_size, information.CRC
 
 
 def read_rows(collection: Collection, labels: Path | None = None) -> list[Entry | DataError]:
