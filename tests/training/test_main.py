@@ -74,19 +74,17 @@ def test_from_portraits_to_a_served_picture(portraits, tmp_path, capfd):
 FOUR_CLUSTERS = ((0, 5), (6, 12), (18, 40), (60, 90))
 
 
-@pytest.mark.parametrize("groups", [("female", "male"), ("everyone",)])
-def test_other_clusters_and_groups_are_used_alike_from_data_to_service(
-    groups, portraits, tmp_path, capfd
+def test_other_clusters_and_one_group_are_used_alike_from_data_to_service(
+    portraits, tmp_path, capfd
 ):
     data, run, models = tmp_path / "data", tmp_path / "run", tmp_path / "models"
     rows = ["file,age,gender,split"]
     for i, picture in enumerate(sorted(portraits.glob("*.png"))):
-        age, gender = FOUR_CLUSTERS[i % 4][i // 4 % 2], ("female", "male")[i // 8 % 2]
-        rows.append(f"{picture.name},{age},{gender},train")
+        rows.append(f"{picture.name},{FOUR_CLUSTERS[i % 4][i // 4 % 2]},,train")
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     labels = ["--labels", str(tmp_path / "labels.csv"), "--aligned"]
     clusters = f"clusters={[list(bounds) for bounds in FOUR_CLUSTERS]}".replace(" ", "")
-    settings = [f"--set={clusters}", f"--set=groups={json.dumps(groups)}"]
+    settings = [f"--set={clusters}", '--set=groups=["everyone"]']
     prepare = ["prepare", str(portraits), "-o", str(data), "--resolution", "32", *labels]
     assert main([*prepare, "--processes", "1"]) == 0
     assert main(["validate", str(data), "--preset", "smoke", *settings]) == 0
@@ -98,15 +96,14 @@ def test_other_clusters_and_groups_are_used_alike_from_data_to_service(
     assert main([*export, "--precision", "float32"]) == 0
 
     names = [f"{low}-{high}" for low, high in FOUR_CLUSTERS]
-    answered = (*groups, "neutral") if len(groups) > 1 else groups
     state = torch.load(run / "checkpoint.pt", weights_only=True)
-    elements = 4 * state["config"]["elements"] * len(groups)
-    assert state["generator"]["mapping.layers.0.weight"].shape[1] == elements
-    assert len(state["discriminator"]["head.bias"]) == 4 * len(groups)
+    code = state["generator"]["mapping.layers.0.weight"].shape[1]
+    assert code == 4 * state["config"]["elements"]
+    assert len(state["discriminator"]["head.bias"]) == 4
     bundle = open_bundle(models / "four")
     assert [anchor.name for anchor in bundle.manifest.anchors] == names
-    assert bundle.manifest.groups == answered
-    assert bundle.latents.shape[:2] == (len(answered), 4)
+    assert bundle.manifest.groups == ("everyone",)
+    assert bundle.latents.shape[:2] == (1, 4)
 
     server = Server(tmp_path / "log", {"models": models, "parser": PARSER, "provider": "cpu"})
     try:
@@ -118,7 +115,7 @@ def test_other_clusters_and_groups_are_used_alike_from_data_to_service(
 
         told = server.client.get("/anchors").json()
         assert [anchor["name"] for anchor in told["anchors"]] == names
-        assert tuple(told["groups"]) == answered
+        assert told["groups"] == ["everyone"]
         for target in (*names, "50"):
             assert age(**{"target" if "-" in target else "age": target}).status_code == 200
         refused = age(age="95")
