@@ -142,6 +142,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     config = FitConfig(
         resolution=bundle.manifest.resolution,
         clusters=tuple((c.low_years, c.high_years) for c in bundle.manifest.clusters),
+        groups=tuple(name for name in bundle.manifest.groups if name != "neutral") or ("neutral",),
     )
     data = open_prepared(arguments.data)
     portraits = _held_out(data, config, arguments.split)
