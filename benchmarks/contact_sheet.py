@@ -2,7 +2,7 @@
 
     python -m benchmarks.contact_sheet --url http://127.0.0.1:8000 -o sheet.png a.jpg b.jpg ...
 
-Each row is the portrait as the model sees it and the six anchors of the default group. `--aligned`
+Each row is the portrait as the model sees it and the anchors of the default group. `--aligned`
 sends pictures that are portraits already; `--cell` scales every picture for the eye.
 """
 

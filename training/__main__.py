@@ -1,8 +1,7 @@
-"""The command line `anchorage-train`: prepare, fit, export, evaluate, import, parser."""
+"""The command line `anchorage-train`: prepare, validate, fit, export, evaluate, import, parser."""
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -13,6 +12,7 @@ import torch
 
 from model.ages import LIFESPAN_CLUSTERS
 from model.bundle import BundleError, open_bundle
+from model.runtime import available_threads
 from training.config import ConfigError, FitConfig, config_of, load_config, preset_names
 from training.data import DataError, PortraitSet, PreparedSet, open_prepared, split_rows
 from training.export import (
@@ -24,6 +24,7 @@ from training.export import (
     with_quality,
 )
 from training.health import CollapseError
+from training.pool import LostProcess
 
 DATA, RUN, BUNDLE = Path("data"), Path("run"), Path("bundle")
 PARSER = Path(str(resources.files("model") / "bundles" / "parser" / "parser.onnx"))
@@ -49,8 +50,33 @@ def _prepare(arguments: argparse.Namespace) -> int:
         arguments.labels,
         arguments.processes,
     )
+    if report is None:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 1
     print(json.dumps(report, indent=2))
     return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from training.validation import validate_collection, validate_prepared
+
+    config = load_config(arguments.preset, arguments.set)
+    if any((arguments.source / name).exists() for name in ("begun.json", "data.json")):
+        validation = validate_prepared(arguments.source, config)
+    else:
+        validation = validate_collection(
+            arguments.source,
+            config,
+            labels=arguments.labels,
+            aligned=arguments.aligned,
+            minimum_px=arguments.minimum_px,
+            limit=arguments.limit,
+            processes=arguments.processes,
+        )
+    print(validation)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(validation.to_dict(), indent=2) + "\n")
+    return 0 if validation.passed else 1
 
 
 def _fit(arguments: argparse.Namespace) -> int:
@@ -121,6 +147,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     config = FitConfig(
         resolution=bundle.manifest.resolution,
         clusters=tuple((c.low_years, c.high_years) for c in bundle.manifest.clusters),
+        groups=tuple(name for name in bundle.manifest.groups if name != "neutral") or ("neutral",),
     )
     data = open_prepared(arguments.data)
     portraits = _held_out(data, config, arguments.split)
@@ -195,7 +222,22 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--minimum-px", type=int, default=64, help="smallest crop taken, pixels")
     sub.add_argument("--limit", type=int, default=0, help="pictures to take; 0 is all")
     sub.add_argument("--parser", type=Path, default=PARSER, help="face parser's graph")
-    sub.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    sub.add_argument("--processes", type=int, default=available_threads())
+
+    sub = command(
+        "validate",
+        _validate,
+        "Say what is wrong with a data set; exit status 1 where training would fail or mislead.",
+    )
+    sub.add_argument("source", type=Path, help="folder or zip of images, or what prepare wrote")
+    sub.add_argument("--preset", default="lifespan-64", choices=preset_names())
+    sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    sub.add_argument("--labels", type=Path, help="table, if not labels.csv in the source")
+    sub.add_argument("--aligned", action="store_true", help="the images are portraits already")
+    sub.add_argument("--minimum-px", type=int, default=64, help="smallest crop taken, pixels")
+    sub.add_argument("--limit", type=int, default=1000, help="images to look at; 0 is all")
+    sub.add_argument("--json", type=Path, help="write all findings here, with every file")
+    sub.add_argument("--processes", type=int, default=available_threads())
 
     sub = command("fit", _fit, "Train a generator; the same command resumes.")
     sub.add_argument("--preset", default="lifespan-64", choices=preset_names())
@@ -247,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = arguments_parser().parse_args(argv)
     try:
         return arguments.run_command(arguments)
-    except (ConfigError, DataError, BundleError, ExportError, FileNotFoundError) as error:
+    except (ConfigError, DataError, BundleError, ExportError, LostProcess, OSError) as error:
         print(f"anchorage-train: {error}", file=sys.stderr)
         return 2
     except CollapseError as error:

@@ -155,10 +155,12 @@ class FitConfig:
             raise ConfigError("held_out: must be at least 2")
         if not self.groups:
             raise ConfigError("groups: at least one is needed")
+        if len(set(self.bundle_groups)) < len(self.bundle_groups):
+            raise ConfigError("groups: names must differ, from each other and from neutral")
         try:
             check_clusters(self.age_clusters)
-        except ValueError as error:
-            raise ConfigError(f"clusters: {error}") from error
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"clusters: {error}; give pairs of whole years") from error
 
     @property
     def age_clusters(self) -> tuple[AgeCluster, ...]:

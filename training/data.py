@@ -171,8 +171,9 @@ class PortraitSet:
 
     def _load(self, data: PreparedSet) -> Tensor:
         index = np.array([row.index for row in self.rows])
-        factor = data.resolution // self.config.resolution
-        parts = []
+        side = self.config.resolution
+        factor = data.resolution // side
+        images = torch.empty(len(index), 3, side, side, dtype=torch.uint8, device=self.device)
         for start in range(0, len(index), 256):
             chunk = index[start : start + 256]
             image = masked(
@@ -180,8 +181,8 @@ class PortraitSet:
             )
             if factor > 1:
                 image = functional.avg_pool2d(image.float(), factor).round().to(torch.uint8)
-            parts.append(image)
-        return torch.cat(parts).to(self.device)
+            images[start : start + 256] = image
+        return images
 
     def _draw_tables(self) -> list[list[tuple[Tensor, Tensor]]]:
         """Per cluster and group: the rows' indices and their probabilities."""

@@ -1,10 +1,9 @@
 """The training loop: steps, logging, sheets, checkpoints, and what follows a collapse."""
 
 import json
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -13,22 +12,10 @@ from training.health import WINDOW, CollapseError
 from training.means import Means
 from training.run import LOG, Run
 from training.sheets import save_sheet
+from training.signals import stop_requests
 
 SETBACKS = 3
 """Times that a run goes back to a good checkpoint before it is given up."""
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM in a list, so that a step is finished and saved first."""
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.signal(number, lambda n, _: received.append(n)) for number in numbers}
-    try:
-        yield received
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _due(before: int, now: int, every: int) -> bool:
@@ -86,7 +73,7 @@ def fit(run: Run) -> bool:
     config, log, means = run.config, _Log(run), Means()
     if not run.resumed:
         run.save()
-    with _stop_requests() as stop, closing(log):
+    with stop_requests() as stop, closing(log):
         while run.images_seen < config.images and not run.stopped(stop):
             before = run.images_seen
             logged = run.step()

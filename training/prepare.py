@@ -1,11 +1,17 @@
 """Turns a collection of photographs into a set to train on: aligned, parsed, packed, reported."""
 
 import csv
+import hashlib
+import io
 import json
-import multiprocessing
+import math
+import os
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +26,43 @@ from model.portraits.parse import Parser
 from model.portraits.photo import read_photo
 from model.portraits.portrait import Portrait, cut_portrait
 from training.data import SCHEMA_VERSION, DataError
+from training.pool import LostProcess, unordered
+from training.signals import stop_requests
 from training.sources import Collection, Entry, read_table
 
-WAITING, USABLE, DROPPED = 0, 1, 2
+WAITING, USABLE = 0, 1
+REASONS = (
+    "unreadable_file",
+    "implausible_map",
+    "implausible_face",
+    "unsupported_image",
+    "broken_image",
+    "image_too_large",
+    "no_face",
+    "face_too_small",
+)
+"""Why pictures are dropped; a picture's status is 2 and the place of its reason here."""
+RETRIED = 2 + REASONS.index("unreadable_file")
+"""Such a file may have been missing; the next call looks again."""
+REPEATED_ROW = "repeated_row"
+"""Reason of a table's row whose picture an earlier row named."""
 KEPT_SHARE = (0.08, 0.98)
 """A portrait whose kept classes cover less or more of it is dropped: the map cannot be right."""
+SETTLE_S = 5.0
+"""Time between the moments when portraits are forced to disk and noted as done."""
+
+
+Result = tuple[int, tuple[NDArray[np.uint8], NDArray[np.uint8]] | str]
+"""A picture's place with its portrait (R, R, 3) and kept share (R, R), or why it was dropped."""
+
+
+class ImplausibleFace(PortraitError):
+    """Landmarks that no face can have."""
+
+    code = "implausible_face"
+
+    def __init__(self) -> None:
+        super().__init__("The landmarks that were found are no face's.")
 
 
 @dataclass(frozen=True)
@@ -42,7 +80,7 @@ class PrepareConfig:
     """Stop after so many pictures, spread over the table; 0 takes all."""
 
 
-class _Worker:
+class Cutter:
     """One process's tools: reads a picture, cuts and parses it."""
 
     def __init__(self, collection: Collection, config: PrepareConfig, parser: Path) -> None:
@@ -50,73 +88,123 @@ class _Worker:
         self.parser = Parser.open(parser, threads=1)
         self.landmarker: Landmarker | None = None if config.aligned else DlibLandmarker()
 
-    def portrait(self, entry: Entry) -> Portrait:
-        """The portrait of an entry. Raises PortraitError, KeyError or OSError."""
-        pixels = read_photo(self.collection.read(entry.file)).pixels
-        if self.landmarker is None:
-            height, width = pixels.shape[:2]
-            alignment = Alignment.of_aligned(width, height, self.config.resolution)
-        else:
-            faces = self.landmarker.detect(pixels)
-            if not faces:
-                raise NoFace
-            geometry = Geometry(self.config.resolution, self.config.scale)
-            alignment = align(pick_face(faces, 0).landmarks, geometry)
+    def __call__(self, task: tuple[int, str]) -> Result:
+        """Takes the place and the file of a picture, gives the place and what became of it."""
+        place, file = task
+        try:
+            portrait = self.portrait(file)
+        except PortraitError as error:
+            return place, error.code
+        except OSError:
+            return place, "unreadable_file"
+        except Exception as error:
+            error.add_note(f"while preparing {file}")
+            raise
+        if not KEPT_SHARE[0] < float(portrait.kept.mean()) < KEPT_SHARE[1]:
+            return place, "implausible_map"
+        return place, (portrait.pixels, np.rint(portrait.kept * 255).astype(np.uint8))
+
+    def portrait(self, file: str) -> Portrait:
+        """The portrait of a file. Raises PortraitError or OSError."""
+        pixels = read_photo(self.collection.read(file)).pixels
+        alignment = self._alignment(pixels)
         check_size(alignment, self.config.minimum_px)
         return cut_portrait(pixels, alignment, self.parser, REMOVED)
 
-    def prepare(self, entry: Entry) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | str:
-        """Portrait (R, R, 3) and kept share (R, R) of an entry, or why it was dropped."""
+    def _alignment(self, pixels: NDArray[np.uint8]) -> Alignment:
+        if self.landmarker is None:
+            height, width = pixels.shape[:2]
+            return Alignment.of_aligned(width, height, self.config.resolution)
+        faces = self.landmarker.detect(pixels)
+        if not faces:
+            raise NoFace
+        geometry = Geometry(self.config.resolution, self.config.scale)
         try:
-            portrait = self.portrait(entry)
-        except PortraitError as error:
-            return error.code
-        except (KeyError, OSError):
-            return "unreadable_file"
-        if not KEPT_SHARE[0] < float(portrait.kept.mean()) < KEPT_SHARE[1]:
-            return "implausible_map"
-        return portrait.pixels, np.rint(portrait.kept * 255).astype(np.uint8)
+            return align(pick_face(faces, 0).landmarks, geometry)
+        except ValueError as error:
+            raise ImplausibleFace from error
 
 
-_worker: _Worker | None = None
+class PackedRows:
+    """A `.npy` file of uint8 rows that are written in place.
+
+    It is written, not mapped: a full disk is an error then and no crash, and what was written
+    does not count as this process's memory.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        if not path.exists():
+            draft = path.with_name(f"{path.name}.partial")
+            np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
+            draft.replace(path)
+        mapped = np.load(path, mmap_mode="r")
+        if mapped.shape != shape:
+            raise DataError(f"{path} is {mapped.shape}, not {shape}; choose another folder")
+        self.path = path
+        self._start, self._row_bytes = mapped.offset, math.prod(shape[1:])
+        self._file = path.open("r+b", buffering=0)
+
+    def __setitem__(self, place: int, row: NDArray[np.uint8]) -> None:
+        self._file.seek(self._start + place * self._row_bytes)
+        if self._file.write(row.tobytes()) != self._row_bytes:
+            raise OSError(f"{self.path} could not be written: is the disk full?")
+
+    def settle(self) -> None:
+        """Forces to disk what was written."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
 
 
-def _start(collection: Collection, config: PrepareConfig, parser: Path) -> None:
-    global _worker
-    _worker = _Worker(collection, config, parser)
+class Progress:
+    """A prepared set under way: its arrays, and which pictures are done.
+
+    A picture is noted as done only after its portrait is on disk, so that whatever stops the
+    process, or the machine, costs the last seconds and never leaves a portrait half written.
+    """
+
+    def __init__(self, output: Path, count: int, side: int) -> None:
+        self.portraits = PackedRows(output / "portraits.npy", (count, side, side, 3))
+        self.kept = PackedRows(output / "kept.npy", (count, side, side))
+        self._packed = PackedRows(output / "status.npy", (count,))
+        self.status: NDArray[np.uint8] = np.load(output / "status.npy")
+        self._unsettled: list[int] = []
+        self._settled_s = time.monotonic()
+
+    def put(self, result: Result) -> None:
+        """Takes in what became of a picture."""
+        place, outcome = result
+        if isinstance(outcome, str):
+            self.status[place] = 2 + REASONS.index(outcome)
+        else:
+            self.portraits[place], self.kept[place] = outcome
+            self.status[place] = USABLE
+        self._unsettled.append(place)
+        if time.monotonic() - self._settled_s > SETTLE_S:
+            self.settle()
+
+    def settle(self) -> None:
+        """Forces portraits to disk, then notes them as done."""
+        self.portraits.settle()
+        self.kept.settle()
+        for place in self._unsettled:
+            self._packed[place] = self.status[place]
+        self._packed.settle()
+        self._unsettled.clear()
+        self._settled_s = time.monotonic()
+
+    def close(self) -> None:
+        for rows in (self.portraits, self.kept, self._packed):
+            rows.close()
 
 
-def _work(
-    task: tuple[int, Entry],
-) -> tuple[int, tuple[NDArray[np.uint8], NDArray[np.uint8]] | str]:
-    assert _worker is not None
-    return task[0], _worker.prepare(task[1])
-
-
-def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
-    mode = "r+" if path.exists() else "w+"
-    return np.lib.format.open_memmap(path, mode, np.uint8, None if mode == "r+" else shape)
-
-
-def _spread(entries: list[Entry], limit: int) -> list[Entry]:
+def spread(entries: list[Entry], limit: int) -> list[Entry]:
+    """`limit` of the entries at even distances, or all where it is 0 or more than there are."""
     if not 0 < limit < len(entries):
         return entries
     picked = np.linspace(0, len(entries) - 1, limit).round().astype(int)
     return [entries[i] for i in picked]
-
-
-def _results(
-    tasks: Iterable[tuple[int, Entry]],
-    processes: int,
-    start: tuple[Collection, PrepareConfig, Path],
-) -> Iterator[tuple[int, tuple[NDArray[np.uint8], NDArray[np.uint8]] | str]]:
-    if processes == 1:
-        _start(*start)
-        yield from map(_work, tasks)
-        return
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(processes, _start, start) as pool:
-        yield from pool.imap_unordered(_work, tasks, chunksize=8)
 
 
 def prepare(
@@ -126,64 +214,109 @@ def prepare(
     config: PrepareConfig,
     labels: Path | None = None,
     processes: int = 1,
-) -> dict[str, object]:
-    """Prepares `source` into `output` and returns the report; the same call resumes.
+) -> dict[str, object] | None:
+    """Prepares `source` into `output` and returns the report, or None when asked to stop.
 
-    Raises DataError for an unusable table or an `output` begun with other settings.
+    The same call resumes, looks again for files that could not be read, and takes over what the
+    table says by then of ages, genders, sources and splits; rows may have left it.
+
+    Raises DataError for an unusable table, or an `output` begun with other settings or pictures;
+    LostProcess when a worker process was killed.
     """
     collection = Collection(source)
-    entries = _spread(read_table(collection, labels), config.limit)
+    entries = spread(read_table(collection, labels), config.limit)
     output.mkdir(parents=True, exist_ok=True)
-    begun = {"config": asdict(config), "pictures": len(entries)}
+    places = _begin(output, {"config": asdict(config), "parser": _sha256(parser)}, entries)
+    progress = Progress(output, len(places), config.resolution)
+    wanted = dict.fromkeys(entry.file for entry in entries)
+    waiting = [
+        (places[file], file)
+        for file in wanted
+        if progress.status[places[file]] in (WAITING, RETRIED)
+    ]
+    results = unordered(partial(Cutter, collection, config, parser), waiting, processes)
+    done = len(wanted) - len(waiting)
+    with (
+        stop_requests() as stop,
+        closing(progress),
+        closing(results),
+        tqdm(total=len(wanted), initial=done, unit="picture", disable=None) as bar,
+    ):
+        try:
+            for result in results:
+                progress.put(result)
+                bar.update()
+                if stop:
+                    return None
+        except LostProcess:
+            if stop:  # whoever asked this process to stop asked its workers too
+                return None
+            raise
+        finally:
+            progress.settle()
+    return _finish(output, config, entries, places, progress.status, source)
+
+
+def _begin(output: Path, begun: dict[str, object], entries: list[Entry]) -> dict[str, int]:
+    """Each file's place in the arrays; it is kept when rows have left the table since."""
     marker = output / "begun.json"
-    if marker.exists() and json.loads(marker.read_text()) != begun:
+    if not marker.exists():
+        files = list(dict.fromkeys(entry.file for entry in entries))
+        write_whole(marker, json.dumps({**begun, "files": files}, indent=1) + "\n")
+    found = json.loads(marker.read_text())
+    places = {file: place for place, file in enumerate(found.pop("files", ()))}
+    if found != begun or not all(entry.file in places for entry in entries):
         raise DataError(
             f"{output} was begun with other settings or pictures; choose another folder"
         )
-    marker.write_text(json.dumps(begun, indent=2) + "\n")
+    return places
 
-    count, side = len(entries), config.resolution
-    portraits = _array(output / "portraits.npy", (count, side, side, 3))
-    kept = _array(output / "kept.npy", (count, side, side))
-    status = _array(output / "status.npy", (count,))
-    reasons_file = output / "dropped.csv"
-    waiting = [(i, entry) for i, entry in enumerate(entries) if status[i] == WAITING]
-    with (
-        reasons_file.open("a", newline="") as file,
-        tqdm(total=count, initial=count - len(waiting), unit="portrait", disable=None) as bar,
-    ):
-        writer = csv.writer(file)
-        for i, result in _results(waiting, processes, (collection, config, parser)):
-            if isinstance(result, str):
-                writer.writerow([entries[i].file, result])
-                file.flush()
-                status[i] = DROPPED
-            else:
-                portraits[i], kept[i] = result
-                status[i] = USABLE
-            bar.update()
-    for array in (portraits, kept, status):
-        array.flush()
-    return _finish(output, config, entries, np.asarray(status), source)
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file so that it is there whole or not at all."""
+    partial_file = path.with_name(f"{path.name}.partial")
+    with partial_file.open("w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial_file.replace(path)
+
+
+def _csv(rows: Iterable[Sequence[object]]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerows(rows)
+    return buffer.getvalue()
 
 
 def _finish(
     output: Path,
     config: PrepareConfig,
     entries: list[Entry],
+    places: dict[str, int],
     status: NDArray[np.uint8],
     source: Path,
 ) -> dict[str, object]:
-    usable = [(i, entry) for i, entry in enumerate(entries) if status[i] == USABLE]
-    with (output / "table.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["index", "file", "age", "gender", "source", "split"])
-        for i, entry in usable:
-            writer.writerow(
-                [i, entry.file, entry.age_years, entry.gender, entry.source, entry.split]
-            )
-    with (output / "dropped.csv").open(newline="") as file:
-        dropped = dict(row for row in csv.reader(file) if len(row) == 2)
+    """Writes the table, what was dropped, and last the report, which says that the set is whole."""
+    seen: set[str] = set()
+    usable, dropped = [], []
+    for entry in entries:
+        place = places[entry.file]
+        if entry.file in seen:
+            dropped.append((entry.file, REPEATED_ROW))
+        elif status[place] == USABLE:
+            usable.append((place, entry))
+        else:
+            dropped.append((entry.file, REASONS[status[place] - 2]))
+        seen.add(entry.file)
+    table = [(i, e.file, e.age_years, e.gender, e.source, e.split) for i, e in usable]
+    header = ("index", "file", "age", "gender", "source", "split")
+    write_whole(output / "table.csv", _csv([header, *table]))
+    write_whole(output / "dropped.csv", _csv([("file", "reason"), *dropped]))
     report: dict[str, object] = {
         "schema_version": SCHEMA_VERSION,
         "source": source.name,
@@ -191,8 +324,8 @@ def _finish(
         "removed": list(REMOVED),
         "pictures": len(entries),
         "usable": len(usable),
-        "dropped": dict(Counter(dropped.values())),
+        "dropped": dict(sorted(Counter(reason for _, reason in dropped).items())),
         "no_gender": sum(not entry.gender for _, entry in usable),
     }
-    (output / "data.json").write_text(json.dumps(report, indent=2) + "\n")
+    write_whole(output / "data.json", json.dumps(report, indent=2) + "\n")
     return report

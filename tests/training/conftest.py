@@ -1,5 +1,7 @@
 import csv
 import json
+import multiprocessing
+from multiprocessing.forkserver import ensure_running
 
 import numpy as np
 import pytest
@@ -28,6 +30,15 @@ TINY = {
     "threads": 1,
     "held_out": 3,
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def process_server():
+    """The server that forks the processes of pools, with PyTorch imported once for all."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(
+        ["training.prepare", "training.loop"]
+    )
+    ensure_running()
 
 
 @pytest.fixture(scope="session")

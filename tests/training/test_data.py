@@ -1,4 +1,5 @@
 import dataclasses
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -55,14 +56,36 @@ def test_a_third_of_the_draws_drops_the_group(prepared, config):
     assert (batch.group == 2).float().mean().item() == pytest.approx(1 / 3, abs=0.03)
 
 
-@pytest.mark.parametrize(("temper", "share"), [(0.0, 0.5), (1.0, 0.2)])
-def test_sources_are_drawn_tempered_by_their_size(prepared, config, temper, share):
-    train = [row for row in prepared.rows if row.split == "train"]
+@pytest.mark.parametrize("temper", [0.0, 0.5, 1.0])
+def test_draws_are_even_over_clusters_then_groups_then_tempered_sources(
+    prepared, config, temper, monkeypatch
+):
+    # Cells of one to six portraits, and a source with one to three of them.
+    rows = tuple(
+        dataclasses.replace(row, source=("aaf", "ffhq")[row.index % 6 < 1 + row.index // 24])
+        for row in prepared.rows
+        if row.index % 6 <= row.index % 7
+    )
     settings = dataclasses.replace(config, source_temper=temper)
-    portraits = PortraitSet(prepared, settings, tuple(train), CPU)
-    index, probability = portraits._cells[0][0]
-    aaf = [portraits.rows[int(i)].source == "aaf" for i in index]
-    assert probability[torch.tensor(aaf)].sum().item() == pytest.approx(share)
+    portraits = PortraitSet(prepared, settings, rows, CPU)
+    monkeypatch.setattr(portraits, "portraits", lambda rows, flip: rows)
+    count = 8_000
+    drawn = portraits.draw(count, torch.Generator().manual_seed(3)).real
+
+    names = [(row.age_years, row.gender, row.source) for row in portraits.rows]
+    sizes = Counter(names)
+    weights = Counter()
+    for (age, gender, _), size in sizes.items():
+        weights[age, gender] += size**temper
+    expected = np.array(
+        [count / 12 * sizes[n] ** (temper - 1) / weights[n[0], n[1]] for n in names]
+    )
+    assert len(set(sizes.values())) > 3
+    assert expected.sum() == pytest.approx(count)
+    counted = np.bincount(drawn, minlength=len(names))
+    chi_squared = float(((counted - expected) ** 2 / expected).sum())
+    freedom = len(names) - 1
+    assert chi_squared < freedom + 5 * (2 * freedom) ** 0.5
 
 
 def test_the_same_generator_draws_the_same_batch(prepared, config):

@@ -67,7 +67,6 @@ def test_a_run_killed_ten_times_ends_with_the_weights_of_one_left_alone(prepared
     assert fit(alone)
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["training.loop"])
     random, killed, folder = np.random.default_rng(), [], tmp_path / "killed"
     while not killed or killed[-1] < 1200:
         process = context.Process(target=train, args=(settings, prepared.path, folder))

@@ -3,10 +3,12 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data as photographs
 
 from model.ages import LIFESPAN_CLUSTERS
+from model.bundle import open_bundle
 from tests.service.conftest import Server, pixels
 from training.__main__ import PARSER, main
 
@@ -65,6 +67,61 @@ def test_from_portraits_to_a_served_picture(portraits, tmp_path, capfd):
         answer = server.client.post("/age", data=asked, files=files)
         assert answer.headers["x-model"] == "mine 0.1.0"
         assert pixels(answer.content).shape == (32, 32, 3)
+    finally:
+        assert server.stop() == 0
+
+
+FOUR_CLUSTERS = ((0, 5), (6, 12), (18, 40), (60, 90))
+
+
+def test_other_clusters_and_one_group_are_used_alike_from_data_to_service(
+    portraits, tmp_path, capfd
+):
+    data, run, models = tmp_path / "data", tmp_path / "run", tmp_path / "models"
+    rows = ["file,age,gender,split"]
+    for i, picture in enumerate(sorted(portraits.glob("*.png"))):
+        rows.append(f"{picture.name},{FOUR_CLUSTERS[i % 4][i // 4 % 2]},,train")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    labels = ["--labels", str(tmp_path / "labels.csv"), "--aligned"]
+    clusters = f"clusters={[list(bounds) for bounds in FOUR_CLUSTERS]}".replace(" ", "")
+    settings = [f"--set={clusters}", '--set=groups=["everyone"]']
+    prepare = ["prepare", str(portraits), "-o", str(data), "--resolution", "32", *labels]
+    assert main([*prepare, "--processes", "1"]) == 0
+    assert main(["validate", str(data), "--preset", "smoke", *settings]) == 0
+    assert "18-40    " in capfd.readouterr().out
+    fit = ["fit", "--preset", "smoke", "--data", str(data), "-o", str(run), "--device", "cpu"]
+    tiny = {**TINY, "images": 8, "reconstruction_images": 0, "discriminator_images": 0}
+    assert main([*fit, *settings, *(f"--set={k}={v}" for k, v in tiny.items())]) == 0
+    export = ["export", str(run), "--data", str(data), "-o", str(models / "four")]
+    assert main([*export, "--precision", "float32"]) == 0
+
+    names = [f"{low}-{high}" for low, high in FOUR_CLUSTERS]
+    state = torch.load(run / "checkpoint.pt", weights_only=True)
+    code = state["generator"]["mapping.layers.0.weight"].shape[1]
+    assert code == 4 * state["config"]["elements"]
+    assert len(state["discriminator"]["head.bias"]) == 4
+    bundle = open_bundle(models / "four")
+    assert [anchor.name for anchor in bundle.manifest.anchors] == names
+    assert bundle.manifest.groups == ("everyone",)
+    assert bundle.latents.shape[:2] == (1, 4)
+
+    server = Server(tmp_path / "log", {"models": models, "parser": PARSER, "provider": "cpu"})
+    try:
+        server.wait_until_ready()
+        files = {"image": ("a.png", next(portraits.glob("*.png")).read_bytes())}
+
+        def age(**asked):
+            return server.client.post("/age", data={"aligned": "true", **asked}, files=files)
+
+        told = server.client.get("/anchors").json()
+        assert [anchor["name"] for anchor in told["anchors"]] == names
+        assert told["groups"] == ["everyone"]
+        for target in (*names, "50"):
+            assert age(**{"target" if "-" in target else "age": target}).status_code == 200
+        refused = age(age="95")
+        assert refused.status_code == 422
+        assert (refused.json()["low_years"], refused.json()["high_years"]) == (0, 90)
+        assert age(target="0-2").json()["code"] == "unknown_anchor"
     finally:
         assert server.stop() == 0
 

@@ -1,13 +1,28 @@
+import csv
+import errno
 import json
+import multiprocessing
+import os
+import shutil
+import signal
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data as photographs
 
-from training.__main__ import PARSER
+import training.prepare as prepare_module
+from model.portraits.errors import PortraitError
+from tests.bundles import write_tiny_parser
+from training.__main__ import PARSER, main
 from training.data import DataError, open_prepared
-from training.prepare import PrepareConfig, prepare
+from training.prepare import REASONS, PackedRows, PrepareConfig, Progress, prepare
+from training.sources import Collection
+
+ALIGNED = ["--aligned", "--resolution", "32", "--processes", "1"]
+FILES = [*(f"{i}.png" for i in range(6)), "small.png", "text.png", "torn.png", "coins.png"]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +48,42 @@ def finished(collection, tmp_path_factory):
     return output, report
 
 
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory):
+    """Six aligned portraits, a small one, and files that cannot be used."""
+    folder = tmp_path_factory.mktemp("portraits")
+    portrait = photographs.astronaut()[16:189, 138:311].astype(float)
+    for i in range(6):
+        Image.fromarray((portrait * (0.7 + 0.05 * i)).astype(np.uint8)).save(folder / f"{i}.png")
+    Image.open(folder / "0.png").resize((38, 38)).save(folder / "small.png")
+    (folder / "text.png").write_text("no picture")
+    (folder / "torn.png").write_bytes((folder / "1.png").read_bytes()[:9000])
+    Image.fromarray(photographs.coins()).save(folder / "coins.png")
+    rows = [f"{name},{i},female,aaf,train" for i, name in enumerate([*FILES, "absent.png"])]
+    (folder / "labels.csv").write_text("file,age,gender,source,split\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_folder(portraits, tmp_path_factory):
+    """Those portraits, prepared without an interruption."""
+    output = tmp_path_factory.mktemp("whole")
+    prepare(portraits, output, PARSER, PrepareConfig(32, aligned=True))
+    return output
+
+
+def contents(folder, report_only=False):
+    """The bytes of every file of a prepared set."""
+    if report_only:
+        return (folder / "data.json").read_bytes()
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole(whole_folder):
+    return contents(whole_folder)
+
+
 def test_the_report_counts_what_was_dropped_and_why(finished):
     _, report = finished
     assert report["usable"] == 2
@@ -55,30 +106,203 @@ def test_the_background_is_marked_and_the_face_kept(finished):
 
 def test_the_same_call_again_does_no_work_twice(finished, collection, monkeypatch):
     output, report = finished
-    monkeypatch.setattr("training.prepare._work", None)
-    assert prepare(collection, output, PARSER, PrepareConfig(resolution=128)) == report
+    asked = []
+
+    def read(self, name):
+        asked.append(name)
+        raise FileNotFoundError
+
+    monkeypatch.setattr("training.prepare.Collection.read", read)
+    again = prepare(
+        collection,
+        output,
+        PARSER,
+        PrepareConfig(resolution=128),
+        labels=collection / "labels.csv",
+    )
+    assert again == report
+    assert asked == ["absent.png"]
 
 
-def test_an_interrupted_set_is_finished_by_the_same_call(collection, tmp_path, monkeypatch):
-    from training import prepare as module
+def test_a_request_to_stop_keeps_what_was_done_and_the_same_command_goes_on(
+    portraits, whole, tmp_path, monkeypatch, capsys
+):
+    put, read = Progress.put, Collection.read
+    done, asked = [], []
 
-    real, seen = module._work, []
+    def put_and_ask_to_stop(self, result):
+        put(self, result)
+        done.append(result)
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    def interrupted(task):
-        seen.append(task[1].file)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return real(task)
+    def noted(self, name):
+        asked.append(name)
+        return read(self, name)
 
-    monkeypatch.setattr(module, "_work", interrupted)
-    config = PrepareConfig(resolution=128)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(collection, tmp_path, PARSER, config)
+    monkeypatch.setattr(Progress, "put", put_and_ask_to_stop)
+    monkeypatch.setattr(Collection, "read", noted)
+    command = ["prepare", str(portraits), "-o", str(tmp_path), *ALIGNED]
+    assert main(command) == 1
+    assert "the same command goes on" in capsys.readouterr().err
     with pytest.raises(DataError, match="no finished set"):
         open_prepared(tmp_path)
-    report = prepare(collection, tmp_path, PARSER, config)
-    assert report["usable"] == 2
-    assert seen.count("a.jpg") == 1
+    assert main(command) == 0
+    pictures = [name for name in asked if name not in ("labels.csv", "absent.png")]
+    assert sorted(pictures) == sorted(FILES)
+    assert contents(tmp_path) == whole
+
+
+def killed_at(moment: str, source: Path, output: Path) -> None:
+    """Prepares until a moment, and is killed there."""
+
+    def kill(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    config = PrepareConfig(32, aligned=True)
+    if moment == "a portrait was written, its map was not":
+        original = PackedRows.__setitem__
+
+        def write(self, place, row):
+            if self.path.name == "kept.npy" and place == 2:
+                kill()
+            original(self, place, row)
+
+        PackedRows.__setitem__ = write
+    elif moment == "portraits are on disk, and not noted as done":
+        prepare_module.SETTLE_S = 0.0
+        PackedRows.settle = lambda self: kill() if self.path.name == "kept.npy" else None
+    elif moment == "half of the pictures are noted as done":
+        prepare_module.SETTLE_S = 0.0
+        original = PackedRows.__setitem__
+
+        def write(self, place, row):
+            original(self, place, row)
+            if self.path.name == "status.npy" and place == 3:
+                kill()
+
+        PackedRows.__setitem__ = write
+    else:
+        write_whole = prepare_module.write_whole
+        prepare_module.write_whole = lambda path, text: (
+            kill() if path.name == "data.json" else write_whole(path, text)
+        )
+    prepare(source, output, PARSER, config)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "a portrait was written, its map was not",
+        "portraits are on disk, and not noted as done",
+        "half of the pictures are noted as done",
+        "the table is written, the report is not",
+    ],
+)
+def test_a_set_killed_at_any_moment_is_finished_by_the_same_call(
+    moment, portraits, whole, tmp_path
+):
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=killed_at, args=(moment, portraits, tmp_path))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "data.json").exists()
+    prepare(portraits, tmp_path, PARSER, PrepareConfig(32, aligned=True))
+    assert contents(tmp_path) == whole
+
+
+def test_a_zip_gives_what_its_folder_gives(portraits, whole, tmp_path):
+    archive = tmp_path / "portraits.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for picture in portraits.iterdir():
+            file.write(picture, picture.name)
+    report = prepare(archive, tmp_path / "data", PARSER, PrepareConfig(32, aligned=True))
+    assert report is not None
+    assert report["source"] == "portraits.zip"
+    assert contents(tmp_path / "data") == {**whole, "data.json": contents(tmp_path / "data", True)}
+
+
+def test_every_row_is_used_or_dropped_for_a_reason(portraits, whole, tmp_path):
+    table = (portraits / "labels.csv").read_text()
+    labels = tmp_path / "labels.csv"
+    labels.write_text(table + f"{FILES[0]},9,male,aaf,train\n")
+    config = PrepareConfig(32, aligned=True, minimum_px=40)
+    report = prepare(portraits, tmp_path / "data", PARSER, config, labels)
+    assert report is not None
+    dropped = report["dropped"]
+    assert dropped == {
+        "broken_image": 1,
+        "face_too_small": 1,
+        "implausible_map": 1,
+        "repeated_row": 1,
+        "unreadable_file": 1,
+        "unsupported_image": 1,
+    }
+    assert report["pictures"] == report["usable"] + sum(dropped.values())
+    with (tmp_path / "data" / "dropped.csv").open(newline="") as file:
+        rows = [(row["file"], row["reason"]) for row in csv.DictReader(file)]
+    assert rows[-1] == (FILES[0], "repeated_row")
+    assert ("text.png", "unsupported_image") in rows
+
+
+def test_a_file_that_was_missing_is_looked_for_again(portraits, tmp_path):
+    source = tmp_path / "portraits"
+    shutil.copytree(portraits, source)
+    config = PrepareConfig(32, aligned=True)
+    before = prepare(source, tmp_path / "data", PARSER, config)
+    shutil.copy(source / FILES[0], source / "absent.png")
+    after = prepare(source, tmp_path / "data", PARSER, config)
+    assert before is not None
+    assert after is not None
+    assert after["usable"] == before["usable"] + 1
+
+
+def test_labels_may_change_and_rows_leave_without_work_on_pictures(
+    portraits, tmp_path, monkeypatch
+):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"file,age,gender\n{FILES[0]},4,f\n{FILES[1]},5,f\n")
+    config = PrepareConfig(32, aligned=True)
+    prepare(portraits, tmp_path / "data", PARSER, config, labels)
+    place = open_prepared(tmp_path / "data").rows[1].index
+    labels.write_text(f"file,age,gender\n{FILES[1]},61,m\n")
+    monkeypatch.setattr("training.prepare.Collection.read", None)
+    prepare(portraits, tmp_path / "data", PARSER, config, labels)
+    (row,) = open_prepared(tmp_path / "data").rows
+    assert (row.index, row.age_years, row.gender) == (place, 61.0, "male")
+    labels.write_text("file,age,gender\nanother.png,61,m\n")
+    with pytest.raises(DataError, match="other settings or pictures"):
+        prepare(portraits, tmp_path / "data", PARSER, config, labels)
+
+
+def test_another_parser_does_not_resume_a_set(portraits, whole_folder, tmp_path):
+    other = tmp_path / "parser.onnx"
+    write_tiny_parser(other)
+    with pytest.raises(DataError, match="other settings"):
+        prepare(portraits, whole_folder, other, PrepareConfig(32, aligned=True))
+
+
+def test_every_error_of_a_picture_is_a_reason():
+    assert {error.code for error in PortraitError.__subclasses__()} - set(REASONS) == {
+        "no_such_face"
+    }
+
+
+def test_a_full_disk_is_told_and_what_fitted_stays(portraits, whole, tmp_path, monkeypatch):
+    write = PackedRows.__setitem__
+
+    def full(self, place, row):
+        if self.path.name == "kept.npy" and place == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, place, row)
+
+    monkeypatch.setattr(PackedRows, "__setitem__", full)
+    assert main(["prepare", str(portraits), "-o", str(tmp_path), *ALIGNED]) == 2
+    assert np.load(tmp_path / "status.npy").tolist()[:5] == [1, 1, 1, 0, 0]
+    monkeypatch.undo()
+    prepare(portraits, tmp_path, PARSER, PrepareConfig(32, aligned=True))
+    assert contents(tmp_path) == whole
 
 
 def test_other_settings_do_not_resume_a_set(finished, collection):
