@@ -1,4 +1,4 @@
-"""The command line `anchorage-train`: prepare, fit, export, evaluate, import, parser."""
+"""The command line `anchorage-train`: prepare, fit, export, evaluate, import, parser, judge."""
 
 import argparse
 import json
@@ -165,6 +165,21 @@ def _parser(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _judge(arguments: argparse.Namespace) -> int:
+    from training.judge import JudgeConfig, export_judge, fit_judge
+
+    config = JudgeConfig(resolution=arguments.resolution, images=arguments.images)
+    data = open_prepared(arguments.data)
+    provenance = {
+        "data": arguments.trained_on_data,
+        "licence": arguments.licence,
+        "trained_on": arguments.hardware,
+    }
+    information = export_judge(fit_judge(data, config), data, arguments.output, config, provenance)
+    print(json.dumps(information["error"], indent=2))
+    return 0
+
+
 def arguments_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser("anchorage-train", description="Makes generators and bundles.")
@@ -234,6 +249,15 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("maps", type=Path, help="folder with images/ and masks/")
     sub.add_argument("-o", "--output", type=Path, default=Path("parser"))
     sub.add_argument("--images", type=int, default=72_000)
+
+    sub = command("judge", _judge, "Train the age judge of evaluate on the training split.")
+    sub.add_argument("--data", type=Path, default=DATA, help="what prepare wrote")
+    sub.add_argument("-o", "--output", type=Path, default=Path("judge"))
+    sub.add_argument("--resolution", type=int, default=64, help="side of what it sees, pixels")
+    sub.add_argument("--images", type=int, default=140_000)
+    sub.add_argument("--licence", default="unknown; ask whoever trained it")
+    sub.add_argument("--trained-on-data", nargs="+", default=["unnamed data"], metavar="NAME")
+    sub.add_argument("--hardware", default="", help="what it was trained on, for the record")
     return top
 
 

@@ -3,9 +3,16 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from skimage import data as photographs
 
 from model.ages import LIFESPAN_CLUSTERS
-from training.data import open_prepared
+from model.bundle import Portrait
+from model.portraits.align import Alignment
+from model.portraits.parse import Parser
+from model.portraits.portrait import cut_portrait
+from training.__main__ import PARSER
+from training.data import masked, open_prepared
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +40,14 @@ def prepared(tmp_path_factory):
         writer.writerows(rows)
     (folder / "data.json").write_text(json.dumps({"schema_version": 1}))
     return open_prepared(folder)
+
+
+@pytest.fixture(scope="session")
+def astronaut():
+    """The astronaut's masked portrait, (64, 64, 3) uint8."""
+    photo = photographs.astronaut()[16:189, 138:311]
+    alignment = Alignment.of_aligned(*photo.shape[:2], 64)
+    portrait = cut_portrait(photo, alignment, Parser.open(PARSER), Portrait().removed)
+    kept = torch.from_numpy((portrait.kept * 255).round().astype(np.uint8))
+    image = masked(torch.from_numpy(portrait.pixels.copy())[None], kept[None])[0]
+    return image.permute(1, 2, 0).numpy()
