@@ -109,7 +109,10 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from training.evaluate import evaluate, write_report
+    from training.evaluate import measure
+    from training.figures import figures
+    from training.judge import BUNDLED, Judge
+    from training.report import write_report
 
     bundle = open_bundle(arguments.bundle)
     group = arguments.group or bundle.manifest.default_group
@@ -117,14 +120,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         resolution=bundle.manifest.resolution,
         clusters=tuple((c.low_years, c.high_years) for c in bundle.manifest.clusters),
     )
-    data = open_prepared(arguments.data)
-    portraits = _held_out(data, config, arguments.split)
-    report = {"split": arguments.split, **evaluate(bundle, portraits, group, arguments.limit)}
-    print(json.dumps(report, indent=2))
+    portraits = _held_out(open_prepared(arguments.data), config, arguments.split)
+    judge = Judge(arguments.judge or BUNDLED)
+    measurement = measure(bundle, portraits, group, arguments.limit, judge=judge)
+    found = {"split": arguments.split, **figures(measurement)}
+    chief = {name: value for name, value in found.items() if name != "details"}
+    print(json.dumps(chief, indent=2))
     if arguments.report is not None:
-        write_report(arguments.report, report)
+        write_report(arguments.report, measurement, portraits, found)
+        print(f"{arguments.report / 'report.html'} shows all of it; it holds photographs of people")
     if arguments.write:
-        with_quality(arguments.bundle, report)
+        with_quality(arguments.bundle, chief)
     return 0
 
 
@@ -234,8 +240,9 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", choices=["selection", "test"], default="selection")
     sub.add_argument("--group", help="the bundle's default where not given")
     sub.add_argument("--limit", type=int, default=0, help="portraits; 0 is all")
-    sub.add_argument("--report", type=Path, help="write the figures here as JSON")
-    sub.add_argument("--write", action="store_true", help="write the figures into the manifest")
+    sub.add_argument("--judge", type=Path, help="age judge's graph; the bundled one unless given")
+    sub.add_argument("--report", type=Path, help="folder for report.json and report.html")
+    sub.add_argument("--write", action="store_true", help="write chief figures into the manifest")
 
     sub = command("import", _import, "Make a bundle of a published Lifespan checkpoint.")
     sub.add_argument("checkpoint", type=Path, help="latest_net_g_running.pth of one group")
