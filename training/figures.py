@@ -375,9 +375,9 @@ def intervals(m: Measurement) -> dict[str, Any]:
 def by_turn(m: Measurement) -> list[dict[str, Any]]:
     """The chief figures by how far the portrait's head is turned."""
     bins = {
-        f"near frontal, under {FRONTAL}": m.turn < FRONTAL,
+        "near frontal": m.turn < FRONTAL,
         "turned": (m.turn >= FRONTAL) & (m.turn < TURNED),
-        f"far turned, from {TURNED}": m.turn >= TURNED,
+        "far turned": m.turn >= TURNED,
     }
     return [_bin(m, name, mask) for name, mask in bins.items()]
 

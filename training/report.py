@@ -17,6 +17,7 @@ from training.descriptor import SAME_PERSON
 from training.evaluate import Measurement, Subject
 from training.figures import LEAST, identity_distances, years_outside
 from training.judge import GROUPS
+from training.metrics import FRONTAL, TURNED
 
 WORST = 4
 """Portraits shown of each kind that the bundle does worst."""
@@ -33,7 +34,7 @@ body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 68rem; background:
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
 h1 { margin: 0; font-size: 1.7rem } h2 { margin: 3rem 0 .25rem; font-size: 1.2rem }
 p { margin: .25rem 0 .9rem; max-width: 46rem } .soft, figcaption, caption { color: var(--soft) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr));
+.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr));
   gap: .75rem; margin: 1.25rem 0 }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   padding: .7rem .9rem }
@@ -52,7 +53,7 @@ caption { text-align: left; font-size: .85rem; padding-bottom: .3rem }
 .row { display: flex; gap: .3rem; margin-bottom: .6rem }
 figure { margin: 0; flex: none; width: 8.6rem } figure img { width: 100%; border-radius: .3rem;
   display: block } figcaption { font-size: .72rem; line-height: 1.3; text-align: center }
-.row figure:first-child { margin-right: .6rem }
+.row:not(.strip) figure:first-child { margin-right: .6rem }
 .strip figure { width: 5rem }
 svg { max-width: 100%; height: auto; display: block } svg text { fill: var(--soft);
   font: 12px system-ui, sans-serif }
@@ -115,8 +116,8 @@ def _opening(m: Measurement, found: dict[str, Any], title: str) -> str:
         f"and from no generated one. On {error['portraits']} real portraits of the "
         f"{escape(error['split'])} part it errs by <b>{_text(error['mae_years'])} years</b> on "
         f"average (bias {_signed(error['bias_years'])}) and names the right cluster for "
-        f"{_percent(error['cluster_mean_share'])} of each; a bundle cannot be told to do better "
-        "than that. Shares of pictures count one without a face as a failure.</p>"
+        f"{_percent(error['cluster_mean_share'])} of each: no age below is surer. Shares of "
+        "identity count a picture without a face as a failure.</p>"
     )
 
 
@@ -129,6 +130,10 @@ def _tiles(found: dict[str, Any]) -> str:
 
     real = _percent(error["cluster_mean_share"])
     chance = 1 / len(found["details"]["clusters"]["names"])
+    walks = found["details"]["interpolation"]
+    travelled = ""
+    if walks:
+        travelled = f"Judged {walks['mean_years'][0]} to {walks['mean_years'][-1]} years on average"
     tiles = [
         (
             "Judged in the wanted cluster",
@@ -177,7 +182,7 @@ def _tiles(found: dict[str, Any]) -> str:
         (
             "Age rises along interpolations",
             _text(found["interpolation_rank_correlation"]),
-            "Rank correlation; 1 rises at every frame",
+            "Rank correlation; 1 rises at every frame. " + travelled,
         ),
     ]
     cards = "".join(
@@ -239,27 +244,26 @@ def _ages(m: Measurement, found: dict[str, Any]) -> str:
         "mean beside that of real portraits of the cluster, which the judge reads with the same "
         "bias, and a spread no wider. <span class='key'><i style='background:var(--mark)'></i>"
         "pictures</span> <span class='key'><i style='background:var(--real)'></i>real portraits"
-        f"</span></p>{_age_chart(m, together)}{_age_table(together)}"
+        f"</span></p>{_age_chart(m, together)}{_age_table(together, by_group=False)}"
         "<details><summary>By the portraits' group, and with their own group asked for</summary>"
-        f"{_age_table([row for row in rows if row['label']])}</details>"
+        f"{_age_table([row for row in rows if row['label']], by_group=True)}</details>"
     )
 
 
-def _age_table(rows: Sequence[dict[str, Any]]) -> str:
+def _age_table(rows: Sequence[dict[str, Any]], by_group: bool) -> str:
     def spread(seen: dict[str, Any]) -> str:
         if seen["mean_years"] is None:
             return "–"
         return f"{seen['mean_years']} ± {seen['spread_years']}"
 
     head = [
-        "Anchor", "Portraits of", "Asked for", "n", "Centre", "Judged", "95 % of the mean",
-        "Real n", "Real", "Judge's error", "Judge's bias",
+        "Anchor", *(("Portraits of", "Asked for") if by_group else ()), "n", "Centre", "Judged",
+        "95 % of the mean", "Real n", "Real", "Judge errs by", "Bias",
     ]  # fmt: skip
     body = [
         [
             row["anchor"],
-            row["label"] or "all",
-            row["group"],
+            *((row["label"], row["group"]) if by_group else ()),
             row["portraits"],
             row["centre_years"],
             f"<b>{spread(row)}</b>",
@@ -440,12 +444,16 @@ def _interpolation(m: Measurement, portraits: PortraitSet, found: dict[str, Any]
     walks = found["details"]["interpolation"]
     if walks is None:
         return "<h2>Interpolation</h2><p>This bundle has anchors only.</p>"
-    head = ["n", "Frames", "Rank correlation", "95 %", "Largest fall", "Largest jump",
-            "Largest step", "Mean step"]  # fmt: skip
+    head = [
+        "n", "Frames", "First", "Last", "Rank correlation", "95 %", "Largest fall",
+        "Largest jump", "Largest step", "Mean step",
+    ]  # fmt: skip
     body = [
         [
             walks["portraits"],
             walks["frames"],
+            f"{walks['mean_years'][0]} years",
+            f"{walks['mean_years'][-1]} years",
             f"<b>{_text(walks['rank_correlation'])}</b>",
             _range(walks["interval"]),
             f"{_text(walks['largest_fall_years'])} years",
@@ -534,8 +542,9 @@ def _bins(found: dict[str, Any]) -> str:
     return (
         "<h2>By head turn and by sharpness</h2><p>The same figures where portraits differ. A "
         "head's turn is where the nose's tip lies between the outer corners of the eyes, 0 in the "
-        "middle and 1 before a corner. Sharpness is the portrait's own, in thirds. Good is no "
-        "column far below the others.</p><div class='pair'>"
+        f"middle and 1 before a corner: near frontal under {FRONTAL}, far turned from {TURNED}. "
+        "Sharpness is the portrait's own, in thirds. Good is no column far below the others.</p>"
+        "<div class='pair'>"
         + table(details["by_turn"], "By head turn")
         + table(details["by_sharpness"], "By the portrait's sharpness")
         + "</div>"
