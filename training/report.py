@@ -424,7 +424,8 @@ def _distribution(found: dict[str, Any]) -> str:
         "of real portraits of the cluster and of pictures made of portraits of other clusters. The "
         "floor is what chance makes of two halves of the real portraits (95th percentile). Only "
         f"sets of {LEAST} and more are compared; over all, every anchor counts as often as among "
-        f"the portraits. Good is near the floor.</p>{table}"
+        f"the portraits. Good is near the floor. The judge learned to overlook "
+        f"sharpness, so softness does not show here, and small sets tell little apart.</p>{table}"
     )
 
 
