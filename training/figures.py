@@ -20,8 +20,8 @@ from training.metrics import (
     distances,
     interval,
     judged_clusters,
-    kernel_distance,
     kernel_distance_floor,
+    mean_kernel_distance,
     rank_correlation,
 )
 
@@ -281,26 +281,26 @@ def reproduction(m: Measurement) -> list[dict[str, Any]]:
 def distribution(m: Measurement, mask: Mask | None = None) -> list[dict[str, Any]]:
     """Kernel distances of pictures to real portraits of the wanted cluster, times 1000.
 
-    By (anchor, group), by anchor and over all, where both sets hold 100; of the portraits in `mask`
-    (N,). Pictures of portraits that were of the cluster already are left out; over all, every
-    anchor counts as often as among the portraits. `floor` is what chance makes of two halves of the
-    portraits.
+    By (anchor, group), by anchor and, as a mean over the anchors, for all, where both sets hold
+    100; of the portraits in `mask` (N,). Pictures of portraits that were of the cluster already are
+    left out. `floor` is what chance makes of halves of the portraits.
     """
     mask = np.ones(len(m.rows), bool) if mask is None else mask
     scale = np.maximum(m.features[:, 0].std(0), 1e-6)
     features = (m.features - m.features[:, 0].mean(0)) / scale
-    rows, pools = [], []
+    rows, anchors = [], []
 
-    def add(anchor: str | None, label: str | None, real: Floats, generated: Floats) -> None:
-        if min(len(real), len(generated)) >= LEAST:
+    def add(anchor: str | None, label: str | None, pairs: list[tuple[Floats, Floats]]) -> None:
+        real, generated = (sum(len(pair[i]) for pair in pairs) for i in range(2))
+        if min(real, generated) >= LEAST:
             rows.append(
                 {
                     "anchor": anchor,
                     "label": label,
-                    "real": len(real),
-                    "generated": len(generated),
-                    "distance": _rounded(1000 * kernel_distance(real, generated)),
-                    "floor": _rounded(1000 * kernel_distance_floor(real)),
+                    "real": real,
+                    "generated": generated,
+                    "distance": _rounded(1000 * mean_kernel_distance(pairs)),
+                    "floor": _rounded(1000 * kernel_distance_floor([pair[0] for pair in pairs])),
                 }
             )
 
@@ -308,12 +308,13 @@ def distribution(m: Measurement, mask: Mask | None = None) -> list[dict[str, Any
         here, others = mask & (m.clusters == place), mask & (m.clusters != place)
         for label in GROUPS:
             own = m.labels == label
-            add(cluster.name, label, features[here & own, 0], features[others & own, 1 + place])
-        real, generated = features[here, 0], features[others, 1 + place]
-        add(cluster.name, None, real, generated)
-        count = min(len(real), len(generated))
-        pools.append((_evenly(real, count), _evenly(generated, count)))
-    add(None, None, *(np.concatenate(pool) for pool in zip(*pools, strict=True)))
+            pair = features[here & own, 0], features[others & own, 1 + place]
+            add(cluster.name, label, [pair])
+        pair = features[here, 0], features[others, 1 + place]
+        add(cluster.name, None, [pair])
+        if min(map(len, pair)) >= 4:
+            anchors.append(pair)
+    add(None, None, anchors)
     return rows
 
 
@@ -407,12 +408,6 @@ def _label_places(m: Measurement) -> NDArray[np.int64]:
 
 def _displacements(first: Floats, second: Floats) -> Floats:
     return np.array([displacement(a, b) for a, b in zip(first, second, strict=True)])
-
-
-def _evenly(values: Floats, count: int) -> Floats:
-    return (
-        values[np.linspace(0, len(values) - 1, count).round().astype(int)] if count else values[:0]
-    )
 
 
 def _shares(table: Floats) -> list[list[float | None]]:

@@ -99,14 +99,20 @@ def kernel_distance(real: Floats, generated: Floats) -> float:
     return within(real) + within(generated) - 2 * float(kernel(real, generated).mean())
 
 
-def kernel_distance_floor(real: Floats, draws: int = 50, seed: int = 0) -> float:
-    """What chance alone makes of two halves of one real set (N, K): the 95th percentile."""
+def mean_kernel_distance(pairs: Sequence[tuple[Floats, Floats]]) -> float:
+    """Kernel distances of (real, generated) sets, weighted by the real ones' sizes."""
+    weights = [len(real) for real, _ in pairs]
+    return float(np.average([kernel_distance(*pair) for pair in pairs], weights=weights))
+
+
+def kernel_distance_floor(real: Sequence[Floats], draws: int = 50, seed: int = 0) -> float:
+    """The 95th percentile of what chance alone makes of halves of real sets (N, K), N from 4."""
     random = np.random.default_rng(seed)
     found = []
     for _ in range(draws):
-        order = random.permutation(len(real))
-        half = len(real) // 2
-        found.append(kernel_distance(real[order[:half]], real[order[half:]]))
+        shuffled = [random.permutation(one) for one in real]
+        halves = [(one[: len(one) // 2], one[len(one) // 2 :]) for one in shuffled]
+        found.append(mean_kernel_distance(halves))
     return float(np.percentile(found, 95))
 
 

@@ -423,9 +423,9 @@ def _distribution(found: dict[str, Any]) -> str:
         "<h2>Distribution</h2><p>Kernel distance (as KID, times 1000) between the judge's features "
         "of real portraits of the cluster and of pictures made of portraits of other clusters. The "
         "floor is what chance makes of two halves of the real portraits (95th percentile). Only "
-        f"sets of {LEAST} and more are compared; over all, every anchor counts as often as among "
-        f"the portraits. Good is near the floor. The judge learned to overlook "
-        f"sharpness, so softness does not show here, and small sets tell little apart.</p>{table}"
+        f"sets of {LEAST} and more are compared; all is the mean over the anchors, small ones "
+        "included. Good is near the floor. The judge learned to overlook sharpness, so softness "
+        f"does not show here.</p>{table}"
     )
 
 

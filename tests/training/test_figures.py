@@ -106,7 +106,7 @@ def test_sets_of_a_hundred_are_compared_and_smaller_ones_pooled(seen):
     unchanged = seen.features.copy()
     unchanged[:, 1:] = unchanged[:, :1]
     others = distribution(dataclasses.replace(seen, features=unchanged))
-    assert all(row["distance"] > 5 * row["floor"] for row in others[:6])
+    assert all(row["distance"] > 5 * row["floor"] for row in others)
 
 
 def test_bins_hold_every_portrait_once(seen):

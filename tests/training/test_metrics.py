@@ -77,7 +77,7 @@ def test_sharpness_falls_when_a_picture_is_softened_and_does_not_see_its_border(
 def test_sets_of_one_distribution_are_at_the_floor_and_a_moved_one_is_above_it():
     random = np.random.default_rng(0)
     real, other = random.normal(size=(200, 16)), random.normal(size=(200, 16))
-    floor = kernel_distance_floor(real)
+    floor = kernel_distance_floor([real])
     assert abs(kernel_distance(real, other)) < 2 * floor
     assert kernel_distance(real, other + 0.5) > 5 * floor
 
