@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from model.ages import LIFESPAN_CLUSTERS
-from model.bundle import Bundle, graph_contract, write_bundle
+from model.bundle import Bundle, Graph, graph_contract, write_bundle
 from model.portraits.classes import CLASSES
 
 OPSET, IR_VERSION = 17, 10
@@ -43,7 +44,88 @@ def write_tiny_bundle(
     latents = np.zeros((len(GROUPS), len(ANCHORS), LATENT), np.float32)
     latents[:, :, 0] = STEP * np.arange(len(ANCHORS))
     latents[:, :, 1:] = GROUP_TINT * np.eye(3)[:, None]
-    document: dict[str, Any] = {
+    document = {
+        **_document(name, resolution, LATENT, encoder, decoders),
+        "continuous": not decoder_per_anchor,
+    }
+    graphs = {
+        "encoder.onnx": _encoder(resolution, poison),
+        **{name: _decoder(resolution, work, STEP * place) for place, name in enumerate(names)},
+    }
+    return write_bundle(path, {**document, **fields}, graphs, latents)
+
+
+def write_unchanged_bundle(path: Path, resolution: int = 64) -> Bundle:
+    """A bundle that returns its input as it is, whatever age is asked for."""
+    nodes = [
+        helper.make_node("Gather", ["identity", "index"], ["levels"], axis=0),
+        helper.make_node("Cast", ["levels"], ["image"], to=TensorProto.UINT8),
+    ]
+    return _write_plain_bundle(path, "unchanged", resolution, nodes, {})
+
+
+def write_picture_bundle(path: Path, pictures: NDArray[np.uint8]) -> Bundle:
+    """A bundle that returns the same pictures (anchors, R, R, 3) of whomever it is given.
+
+    Between the anchors they fade into each other.
+    """
+    resolution = pictures.shape[1]
+    nodes = [
+        helper.make_node("MatMul", ["latent", "pictures"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "shape"], ["levels"]),
+        helper.make_node("Round", ["levels"], ["rounded"]),
+        helper.make_node("Cast", ["rounded"], ["image"], to=TensorProto.UINT8),
+    ]
+    constants = {
+        "pictures": pictures.reshape(len(pictures), -1).astype(np.float32),
+        "shape": np.array([-1, resolution, resolution, 3], np.int64),
+    }
+    return _write_plain_bundle(path, "pictures", resolution, nodes, constants)
+
+
+def _write_plain_bundle(
+    path: Path,
+    name: str,
+    resolution: int,
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, NDArray[Any]],
+) -> Bundle:
+    """A bundle whose identity is the portrait and whose latents are the anchors' weights."""
+    encoder, decoders = graph_contract(resolution, len(ANCHORS), "encoder.onnx", ["decoder.onnx"])
+    sides = [resolution, resolution, 3]
+    identity = helper.make_tensor_value_info("identity", TensorProto.FLOAT, ["M", *sides])
+    graphs = {
+        "encoder.onnx": helper.make_graph(
+            [helper.make_node("Cast", ["image"], ["identity"], to=TensorProto.FLOAT)],
+            "encoder",
+            [_uint8("image", ["M", *sides])],
+            [identity],
+        ),
+        "decoder.onnx": helper.make_graph(
+            nodes,
+            "decoder",
+            [
+                identity,
+                helper.make_tensor_value_info("index", TensorProto.INT64, ["N"]),
+                helper.make_tensor_value_info("latent", TensorProto.FLOAT, ["N", len(ANCHORS)]),
+            ],
+            [_uint8("image", ["N", *sides])],
+            [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        ),
+    }
+    latents = np.broadcast_to(np.eye(len(ANCHORS), dtype=np.float32), (len(GROUPS), 6, 6))
+    return write_bundle(
+        path,
+        _document(name, resolution, len(ANCHORS), encoder, decoders),
+        {file: _serialised(graph) for file, graph in graphs.items()},
+        latents,
+    )
+
+
+def _document(
+    name: str, resolution: int, latent_size: int, encoder: Graph | None, decoders: tuple[Graph, ...]
+) -> dict[str, Any]:
+    return {
         "name": name,
         "version": "1",
         "method": "lifespan",
@@ -51,8 +133,8 @@ def write_tiny_bundle(
         "anchors": [asdict(cluster) for cluster in LIFESPAN_CLUSTERS],
         "groups": GROUPS,
         "default_group": "neutral",
-        "latent_size": LATENT,
-        "continuous": not decoder_per_anchor,
+        "latent_size": latent_size,
+        "continuous": True,
         "encoder": encoder,
         "decoders": decoders,
         "precision": "float32",
@@ -60,11 +142,6 @@ def write_tiny_bundle(
         "provenance": {"data": ["none"], "licence": "CC0-1.0", "images_seen": 0},
         "parity": {"portraits": 0, "max_level_difference": 0},
     }
-    graphs = {
-        "encoder.onnx": _encoder(resolution, poison),
-        **{name: _decoder(resolution, work, STEP * place) for place, name in enumerate(names)},
-    }
-    return write_bundle(path, {**document, **fields}, graphs, latents)
 
 
 def write_tiny_parser(path: Path, resolution: int = 64) -> None:

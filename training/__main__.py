@@ -1,4 +1,4 @@
-"""The command line `anchorage-train`: prepare, validate, fit, export, evaluate, import, parser."""
+"""The command line `anchorage-train`: prepare, validate, fit, export, evaluate, judge and more."""
 
 import argparse
 import json
@@ -140,7 +140,10 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from training.evaluate import evaluate, write_report
+    from training.evaluate import measure
+    from training.figures import figures
+    from training.judge import BUNDLED, Judge
+    from training.report import write_report
 
     bundle = open_bundle(arguments.bundle)
     group = arguments.group or bundle.manifest.default_group
@@ -149,14 +152,17 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         clusters=tuple((c.low_years, c.high_years) for c in bundle.manifest.clusters),
         groups=tuple(name for name in bundle.manifest.groups if name != "neutral") or ("neutral",),
     )
-    data = open_prepared(arguments.data)
-    portraits = _held_out(data, config, arguments.split)
-    report = {"split": arguments.split, **evaluate(bundle, portraits, group, arguments.limit)}
-    print(json.dumps(report, indent=2))
+    portraits = _held_out(open_prepared(arguments.data), config, arguments.split)
+    judge = Judge(arguments.judge or BUNDLED)
+    measurement = measure(bundle, portraits, group, arguments.limit, judge=judge)
+    found = {"split": arguments.split, **figures(measurement)}
+    chief = {name: value for name, value in found.items() if name != "details"}
+    print(json.dumps(chief, indent=2))
     if arguments.report is not None:
-        write_report(arguments.report, report)
+        write_report(arguments.report, measurement, portraits, found)
+        print(f"{arguments.report / 'report.html'} shows all of it; it holds photographs of people")
     if arguments.write:
-        with_quality(arguments.bundle, report)
+        with_quality(arguments.bundle, chief)
     return 0
 
 
@@ -194,6 +200,21 @@ def _parser(arguments: argparse.Namespace) -> int:
     report = fit_parser(arguments.maps, arguments.output, config)
     export_parser(arguments.output / "parser.pt", arguments.output, config.resolution, report)
     print(json.dumps(report, indent=2))
+    return 0
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from training.judge import JudgeConfig, export_judge, fit_judge
+
+    config = JudgeConfig(resolution=arguments.resolution, images=arguments.images)
+    data = open_prepared(arguments.data)
+    provenance = {
+        "data": arguments.trained_on_data,
+        "licence": arguments.licence,
+        "trained_on": arguments.hardware,
+    }
+    information = export_judge(fit_judge(data, config), data, arguments.output, config, provenance)
+    print(json.dumps(information["error"], indent=2))
     return 0
 
 
@@ -266,8 +287,9 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--split", choices=["selection", "test"], default="selection")
     sub.add_argument("--group", help="the bundle's default where not given")
     sub.add_argument("--limit", type=int, default=0, help="portraits; 0 is all")
-    sub.add_argument("--report", type=Path, help="write the figures here as JSON")
-    sub.add_argument("--write", action="store_true", help="write the figures into the manifest")
+    sub.add_argument("--judge", type=Path, help="age judge's graph; the bundled one unless given")
+    sub.add_argument("--report", type=Path, help="folder for report.json and report.html")
+    sub.add_argument("--write", action="store_true", help="write chief figures into the manifest")
 
     sub = command("import", _import, "Make a bundle of a published Lifespan checkpoint.")
     sub.add_argument("checkpoint", type=Path, help="latest_net_g_running.pth of one group")
@@ -281,6 +303,15 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("maps", type=Path, help="folder with images/ and masks/")
     sub.add_argument("-o", "--output", type=Path, default=Path("parser"))
     sub.add_argument("--images", type=int, default=72_000)
+
+    sub = command("judge", _judge, "Train the age judge of evaluate on the training split.")
+    sub.add_argument("--data", type=Path, default=DATA, help="what prepare wrote")
+    sub.add_argument("-o", "--output", type=Path, default=Path("judge"))
+    sub.add_argument("--resolution", type=int, default=64, help="side of what it sees, pixels")
+    sub.add_argument("--images", type=int, default=140_000)
+    sub.add_argument("--licence", default="unknown; ask whoever trained it")
+    sub.add_argument("--trained-on-data", nargs="+", default=["unnamed data"], metavar="NAME")
+    sub.add_argument("--hardware", default="", help="what it was trained on, for the record")
     return top
 
 

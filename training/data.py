@@ -209,10 +209,7 @@ class PortraitSet:
         group = torch.randint(groups, (count,), generator=generator)
         flip = torch.rand(count, generator=generator) < 0.5
         dropped = torch.rand(count, generator=generator) < config.neutral
-        rows = torch.empty(count, dtype=torch.int64)
-        for i in range(count):
-            index, probability = self._cells[int(source[i])][int(group[i])]
-            rows[i] = index[torch.multinomial(probability, 1, generator=generator)]
+        rows = self.rows_of(source, group, generator)
         if groups > 1:
             group = torch.where(dropped, groups, group)
         return Batch(
@@ -221,6 +218,14 @@ class PortraitSet:
             ((source + step) % clusters).to(self.device),
             group.to(self.device),
         )
+
+    def rows_of(self, clusters: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
+        """A row (N,) of each cell (cluster, group), both (N,), drawn by the tempered sources."""
+        rows = torch.empty(len(clusters), dtype=torch.int64)
+        for i in range(len(clusters)):
+            index, probability = self._cells[int(clusters[i])][int(groups[i])]
+            rows[i] = index[torch.multinomial(probability, 1, generator=generator)]
+        return rows
 
     def portraits(self, rows: Tensor, flip: Tensor | None = None) -> Tensor:
         """Rows (N,) as float images (N, 3, R, R) in [-1, 1], flipped where `flip` says so."""

@@ -1,8 +1,8 @@
-"""Measures a bundle on portraits, through the graphs that are served."""
+"""Measures a bundle on portraits of known age and group, through the graphs that are served."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,98 +10,227 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from model.bundle import Bundle
-from model.portraits.detect import DlibLandmarker, Landmarker
-from model.runtime import Provider, open_graph
-from training.data import PortraitSet
-from training.export import psnr_db
+from model.bundle import Bundle, BundleError
+from model.portraits.detect import DlibLandmarker, Face, Landmarker
+from model.runtime import Provider, available_threads, open_graph
+from training.data import DataError, PortraitSet
+from training.descriptor import Descriptor
+from training.judge import Judge, Verdict
+from training.metrics import head_turn, psnr_db, sharpness, ssim
+
+Pictures = NDArray[np.uint8]
+Floats = NDArray[np.floating]
 
 ENLARGED_PX = 256
-"""Portraits are enlarged to this side before landmarks are sought: dlib needs faces of 80 px."""
+"""Portraits are enlarged to this side before faces are sought: dlib needs faces of 80 px."""
+EQUAL_DB = 99.0
+"""What stands for the infinite ratio of two equal pictures."""
+WALKS, FRAMES = 48, 60
+"""Portraits that are taken through all ages, and in how many frames."""
 
 
 class Subject:
-    """A bundle's graphs, ready to render portraits (N, R, R, 3) uint8."""
+    """A bundle's graphs, ready to render portraits; threads may share it.
+
+    Raises BundleError where the bundle has no encoder or a decoder for each anchor.
+    """
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        encoder = bundle.manifest.encoder
-        assert encoder is not None
-        self.encoder = open_graph(bundle.path / encoder.file, Provider.CPU)
-        self.decoder = open_graph(bundle.path / bundle.manifest.decoders[0].file, Provider.CPU)
+        encoder, decoders = bundle.manifest.encoder, bundle.manifest.decoders
+        if encoder is None or len(decoders) != 1:
+            raise BundleError(f"{bundle.path}: only one encoder and one decoder can be measured")
+        self.encoder = open_graph(bundle.path / encoder.file, Provider.CPU, threads=1)
+        self.decoder = open_graph(bundle.path / decoders[0].file, Provider.CPU, threads=1)
 
-    def anchors(self, portrait: NDArray[np.uint8], group: str) -> NDArray[np.uint8]:
-        """A portrait (R, R, 3) at every anchor: (anchors, R, R, 3)."""
-        latents = self.bundle.latents[self.bundle.manifest.groups.index(group)]
-        (identity,) = self.encoder.run({"image": portrait[None]})
-        index = np.zeros(len(latents), np.int64)
-        (pictures,) = self.decoder.run({"identity": identity, "index": index, "latent": latents})
+    def decode(self, portraits: Pictures, index: Any, latents: Floats) -> Pictures:
+        """Portraits (M, R, R, 3), which of them and how (N, K) -> pictures (N, R, R, 3)."""
+        (identity,) = self.encoder.run({"image": portraits})
+        feeds = {"identity": identity, "index": np.asarray(index, np.int64), "latent": latents}
+        (pictures,) = self.decoder.run(feeds)
         return pictures.astype(np.uint8)
 
+    def anchors(self, portrait: Pictures, group: str) -> Pictures:
+        """A portrait (R, R, 3) at every anchor: (anchors, R, R, 3)."""
+        latents = self.bundle.latents[self.bundle.manifest.groups.index(group)]
+        return self.decode(portrait[None], np.zeros(len(latents)), latents)
 
-def landmarks_of(landmarker: Landmarker, portrait: NDArray[np.uint8]) -> NDArray[np.float64] | None:
-    """The landmarks (68, 2) of a portrait as shares of its side, or None where none are found."""
-    size = (ENLARGED_PX, ENLARGED_PX)
-    enlarged = Image.fromarray(portrait).resize(size, Image.Resampling.BICUBIC)
-    faces = landmarker.detect(np.asarray(enlarged))
-    return faces[0].landmarks / ENLARGED_PX if faces else None
+    def back(self, pictures: Pictures, cluster: int, group: str) -> Pictures:
+        """Pictures (N, R, R, 3) rendered again at one anchor."""
+        latent = self.bundle.latents[self.bundle.manifest.groups.index(group), cluster]
+        every = np.arange(len(pictures))
+        return self.decode(pictures, every, np.tile(latent, (len(pictures), 1)))
+
+    def walk(self, portrait: Pictures, group: str, frames: int = FRAMES) -> Pictures:
+        """A portrait at ages in equal steps from first to last anchor: (frames, R, R, 3)."""
+        centres = [cluster.centre_years for cluster in self.bundle.manifest.clusters]
+        ages = np.linspace(centres[0], centres[-1], frames)
+        latents = self.bundle.latent_of_age(ages, group)
+        return self.decode(portrait[None], np.zeros(frames), latents)
 
 
-def displacement(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Mean distance of two landmark sets (68, 2), in their unit."""
-    return float(np.linalg.norm(first - second, axis=1).mean())
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What was seen of N portraits at A anchors. NaN stands where a face was not found.
+
+    Landmarks are in shares of the side. `figures.figures` makes figures of it.
+    """
+
+    bundle: Bundle
+    judge: Judge
+    group: str
+    """The bundle's group that was asked for."""
+    rows: NDArray[np.int64]
+    """(N,) places in the portrait set"""
+    clusters: NDArray[np.int64]
+    """(N,) the portraits' own"""
+    labels: NDArray[np.str_]
+    """(N,) the groups that the data says"""
+    turn: Floats
+    """(N,) see `metrics.head_turn`"""
+    sharpness: Floats
+    """(N, 1 + A): of the portrait, then of the pictures; so too the next four"""
+    years: Floats
+    """(N, 1 + A) judged ages"""
+    kind: NDArray[np.int64]
+    """(N, 1 + A) judged groups, places in `judge.GROUPS`"""
+    features: Floats
+    """(N, 1 + A, 128) of the judge"""
+    landmarks: Floats
+    """(N, 1 + A, 68, 2)"""
+    descriptors: Floats
+    """(N, 1 + A, 128) of dlib"""
+    psnr_db: Floats
+    ssim: Floats
+    """(N,) portrait against itself rendered at its own anchor"""
+    cycle_psnr_db: Floats
+    cycle_ssim: Floats
+    """(N, A) portrait against anchor and back to its own; NaN at its own"""
+    own_years: Floats
+    own_kind: Floats
+    """(N, A) judged where the portrait's own group was asked for; NaN where that is not another"""
+    walked: NDArray[np.int64]
+    """(W,) which of the N portraits were taken through all ages"""
+    walk_years: Floats
+    """(W, FRAMES) judged ages along an interpolation"""
+    walk_steps: Floats
+    """(W, FRAMES - 1) mean difference of neighbouring frames in grey levels"""
 
 
-def evaluate(
+class Eye:
+    """Looks at portraits and pictures: faces, landmarks and descriptors."""
+
+    def __init__(self, landmarker: Landmarker) -> None:
+        self.landmarker = landmarker
+        self.descriptor = Descriptor()
+
+    def __call__(self, picture: Pictures) -> tuple[Floats, Floats]:
+        """Landmarks (68, 2) and descriptor (128,) of a portrait (R, R, 3); NaN without a face."""
+        size = (ENLARGED_PX, ENLARGED_PX)
+        enlarged = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+        faces: list[Face] = self.landmarker.detect(enlarged)
+        if not faces:
+            return np.full((68, 2), np.nan), np.full(128, np.nan)
+        return faces[0].landmarks / ENLARGED_PX, self.descriptor(enlarged, faces[0])
+
+
+def measure(
     bundle: Bundle,
     portraits: PortraitSet,
     group: str,
     limit: int = 0,
     landmarker: Landmarker | None = None,
-) -> dict[str, Any]:
-    """Reconstruction and head shape on masked portraits of known cluster.
+    judge: Judge | None = None,
+) -> Measurement:
+    """Renders masked portraits of known cluster and measures the pictures.
 
-    `psnr_db` compares a portrait with itself rendered at its own cluster; `displacement` is the
-    mean landmark distance between the youngest and the oldest anchor, in percent of the side,
-    beside that between portrait and reconstruction; `share_three_times` counts the portraits where
-    the first is at least thrice the second.
+    Where `group` is one of the data's, portraits of the others are left out. `limit` takes so many
+    of the rest, evenly; 0 takes all.
     """
-    landmarker = landmarker or DlibLandmarker()
-    subject = Subject(bundle)
+    subject, eye = Subject(bundle), Eye(landmarker or DlibLandmarker())
+    judge = judge or Judge()
     images = portraits.images.permute(0, 2, 3, 1).cpu().numpy()
-    count = len(images)
-    picked: Sequence[int] = range(count)
-    if 0 < limit < count:
-        picked = [int(i) for i in np.linspace(0, count - 1, limit).round()]
-    ratios, aged, rebuilt, missed = [], [], [], 0
-    for i in tqdm(picked, unit="portrait", disable=None):
-        pictures = subject.anchors(images[i], group)
-        own = pictures[int(portraits.clusters[i])]
-        ratios.append(psnr_db(own, images[i]) or 99.0)
-        found = [landmarks_of(landmarker, p) for p in (images[i], own, pictures[0], pictures[-1])]
-        if any(points is None for points in found):
-            missed += 1
-            continue
-        real, same, youngest, oldest = (points for points in found if points is not None)
-        aged.append(displacement(youngest, oldest))
-        rebuilt.append(displacement(real, same))
-    aged_array, rebuilt_array = np.array(aged), np.array(rebuilt)
-    measured = len(aged) > 0
-    return {
-        "portraits": len(picked),
-        "group": group,
-        "reconstruction_psnr_db": round(float(np.mean(ratios)), 2),
-        "landmarks_not_found": missed,
-        "displacement_percent": round(float(aged_array.mean()) * 100, 2) if measured else None,
-        "reconstruction_displacement_percent": (
-            round(float(rebuilt_array.mean()) * 100, 2) if measured else None
-        ),
-        "share_three_times": (
-            round(float((aged_array >= 3 * rebuilt_array).mean()), 3) if measured else None
-        ),
+    labels = np.array([row.gender for row in portraits.rows])
+    rows = np.arange(len(images))
+    if group in labels:
+        rows = rows[labels == group]
+    if not len(rows):
+        raise DataError(f"no portrait of group {group} to measure")
+    if 0 < limit < len(rows):
+        rows = rows[np.linspace(0, len(rows) - 1, limit).round().astype(int)]
+    clusters = portraits.clusters.numpy()
+
+    def look(row: int) -> dict[str, Any]:
+        return _look(subject, eye, judge, images[row], int(clusters[row]), str(labels[row]), group)
+
+    def walk(row: int) -> dict[str, Any]:
+        frames = subject.walk(images[row], group)
+        steps = np.abs(np.diff(frames.astype(np.float32), axis=0)).mean((1, 2, 3))
+        return {"walk_years": judge(frames).age_years, "walk_steps": steps}
+
+    seen = _in_threads(look, rows, "portraits")
+    walked = np.linspace(0, len(rows) - 1, min(WALKS, len(rows))).round().astype(int)
+    walks: dict[str, NDArray[Any]] = {
+        "walk_years": np.empty((0, FRAMES)),
+        "walk_steps": np.empty((0, FRAMES - 1)),
     }
+    if bundle.manifest.continuous:
+        walks = _in_threads(walk, rows[walked], "interpolations")
+    return Measurement(
+        bundle=bundle,
+        judge=judge,
+        group=group,
+        rows=rows,
+        clusters=clusters[rows],
+        labels=labels[rows],
+        **seen,
+        walked=walked[: len(walks["walk_years"])],
+        **walks,
+    )
 
 
-def write_report(path: Path, report: dict[str, Any]) -> None:
-    """Writes a report as JSON."""
-    path.write_text(json.dumps(report, indent=2) + "\n")
+def _in_threads(
+    look: Callable[[int], dict[str, Any]], rows: NDArray[np.int64], what: str
+) -> dict[str, NDArray[Any]]:
+    """Each value of what `look` finds, stacked over the rows."""
+    with ThreadPoolExecutor(available_threads()) as pool:
+        found = list(tqdm(pool.map(look, rows.tolist()), desc=what, total=len(rows), disable=None))
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
+
+
+def _look(
+    subject: Subject,
+    eye: Eye,
+    judge: Judge,
+    portrait: Pictures,
+    cluster: int,
+    label: str,
+    group: str,
+) -> dict[str, Any]:
+    aged = subject.anchors(portrait, group)
+    everything = np.concatenate([portrait[None], aged])
+    verdict: Verdict = judge(everything)
+    landmarks, descriptors = zip(*map(eye, everything), strict=True)
+    cycled = subject.back(aged, cluster, group)
+    cycle_db = np.array([psnr_db(picture, portrait) or EQUAL_DB for picture in cycled])
+    cycle_ssim = np.array([ssim(picture, portrait) for picture in cycled])
+    cycle_db[cluster] = cycle_ssim[cluster] = np.nan
+    own_years, own_kind = np.full(len(aged), np.nan), np.full(len(aged), np.nan)
+    if label != group and label in subject.bundle.manifest.groups:
+        own = judge(subject.anchors(portrait, label))
+        own_years, own_kind = own.age_years, own.group.argmax(1).astype(float)
+    return {
+        "turn": head_turn(landmarks[0]),
+        "sharpness": np.array([sharpness(picture) for picture in everything]),
+        "years": verdict.age_years,
+        "kind": verdict.group.argmax(1),
+        "features": verdict.features,
+        "landmarks": np.stack(landmarks),
+        "descriptors": np.stack(descriptors),
+        "psnr_db": psnr_db(aged[cluster], portrait) or EQUAL_DB,
+        "ssim": ssim(aged[cluster], portrait),
+        "cycle_psnr_db": cycle_db,
+        "cycle_ssim": cycle_ssim,
+        "own_years": own_years,
+        "own_kind": own_kind,
+    }

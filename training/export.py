@@ -22,6 +22,7 @@ from model.bundle import Bundle, graph_contract, open_bundle, write_bundle
 from model.networks.lifespan import DecoderShell, EncoderShell, LifespanGenerator
 from model.runtime import OnnxRuntimeGraph, Provider
 from training.config import FitConfig, config_of
+from training.metrics import psnr_db
 from training.recipes.lifespan import generator_shape
 
 OPSET = 20
@@ -161,12 +162,6 @@ def lifespan_graphs(
     if precision == "float16":
         return {name: half_weights(graph) for name, graph in graphs.items()}
     return graphs
-
-
-def psnr_db(estimate: NDArray[np.generic], truth: NDArray[np.generic]) -> float | None:
-    """Peak signal to noise ratio of uint8 arrays of one shape, in dB; None where they are equal."""
-    error = np.mean((estimate.astype(np.float64) - truth.astype(np.float64)) ** 2)
-    return None if error == 0 else float(10 * np.log10(255.0**2 / error))
 
 
 @torch.no_grad()

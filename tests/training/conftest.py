@@ -5,11 +5,18 @@ from multiprocessing.forkserver import ensure_running
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from skimage import data as photographs
 
 from model.ages import LIFESPAN_CLUSTERS
+from model.bundle import Portrait
+from model.portraits.align import Alignment
+from model.portraits.parse import Parser
+from model.portraits.portrait import cut_portrait
+from training.__main__ import PARSER
 from training.config import config_of
-from training.data import open_prepared
+from training.data import masked, open_prepared
 from training.loop import fit
 from training.run import Run
 
@@ -75,3 +82,14 @@ def finished(prepared, tmp_path_factory):
     run = Run(config_of(TINY), prepared, folder, "cpu")
     assert fit(run)
     return run
+
+
+@pytest.fixture(scope="session")
+def astronaut():
+    """The astronaut's masked portrait, (64, 64, 3) uint8."""
+    photo = photographs.astronaut()[16:189, 138:311]
+    alignment = Alignment.of_aligned(*photo.shape[:2], 64)
+    portrait = cut_portrait(photo, alignment, Parser.open(PARSER), Portrait().removed)
+    kept = torch.from_numpy((portrait.kept * 255).round().astype(np.uint8))
+    image = masked(torch.from_numpy(portrait.pixels.copy())[None], kept[None])[0]
+    return image.permute(1, 2, 0).numpy()

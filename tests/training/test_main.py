@@ -104,6 +104,10 @@ def test_other_clusters_and_one_group_are_used_alike_from_data_to_service(
     assert [anchor.name for anchor in bundle.manifest.anchors] == names
     assert bundle.manifest.groups == ("everyone",)
     assert bundle.latents.shape[:2] == (1, 4)
+    report = tmp_path / "report"
+    evaluate = ["evaluate", str(models / "four"), "--data", str(data), "--report", str(report)]
+    assert main([*evaluate, "--limit", "4"]) == 0
+    assert json.loads((report / "report.json").read_text())["portraits"] == 4
 
     server = Server(tmp_path / "log", {"models": models, "parser": PARSER, "provider": "cpu"})
     try:
