@@ -152,7 +152,8 @@ def measure(
     images = portraits.images.permute(0, 2, 3, 1).cpu().numpy()
     labels = np.array([row.gender for row in portraits.rows])
     rows = np.arange(len(images))
-    if group in labels:
+    groups = portraits.config.groups
+    if len(groups) > 1 and group in groups:  # one alone means everybody
         rows = rows[labels == group]
     if not len(rows):
         raise DataError(f"no portrait of group {group} to measure")
