@@ -4,7 +4,7 @@ Problem
 ├── InvalidRequest 422
 │   ├── AgeOutOfRange, InvalidWeights, NotContinuous, TooManyPictures
 │   ├── UnknownAnchor, UnknownGroup, UnknownModel
-│   └── NoFaceFound, FaceTooSmall, NoSuchFace, BrokenImage      the photo's own
+│   └── NoFaceFound, ImplausibleFace, FaceTooSmall, NoSuchFace, BrokenImage
 ├── UnknownFace 404, NotFound 404, MethodNotAllowed 405, NotAcceptable 406
 ├── PhotoNotKept 409, FaceCutForAnotherModel 409
 ├── BodyTooLarge 413, ImageTooLarge 413, UnsupportedImage 415
@@ -157,6 +157,13 @@ class NoFaceFound(InvalidRequest):
 
     code = "no_face"
     title = "No face"
+
+
+class ImplausibleFace(InvalidRequest):
+    """What was found in the photo cannot be a face."""
+
+    code = "implausible_face"
+    title = "No plausible face"
 
 
 class FaceTooSmall(InvalidRequest):
@@ -357,6 +364,7 @@ OF_PORTRAITS: Mapping[str, type[Problem]] = {
     problem.code: problem
     for problem in (
         NoFaceFound,
+        ImplausibleFace,
         FaceTooSmall,
         NoSuchFace,
         BrokenImage,

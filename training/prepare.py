@@ -56,15 +56,6 @@ Result = tuple[int, tuple[NDArray[np.uint8], NDArray[np.uint8]] | str]
 """A picture's place with its portrait (R, R, 3) and kept share (R, R), or why it was dropped."""
 
 
-class ImplausibleFace(PortraitError):
-    """Landmarks that no face can have."""
-
-    code = "implausible_face"
-
-    def __init__(self) -> None:
-        super().__init__("The landmarks that were found are no face's.")
-
-
 @dataclass(frozen=True)
 class PrepareConfig:
     """What decides a prepared set; a folder begun with other values is not resumed."""
@@ -119,10 +110,7 @@ class Cutter:
         if not faces:
             raise NoFace
         geometry = Geometry(self.config.resolution, self.config.scale)
-        try:
-            return align(pick_face(faces, 0).landmarks, geometry)
-        except ValueError as error:
-            raise ImplausibleFace from error
+        return align(pick_face(faces, 0).landmarks, geometry)
 
 
 class PackedRows:

@@ -20,7 +20,7 @@ from model.portraits.photo import read_photo
 from training.config import FitConfig
 from training.data import DataError, Row, open_prepared
 from training.pool import unordered
-from training.prepare import ImplausibleFace, spread
+from training.prepare import spread
 from training.sources import Collection, Entry, read_rows
 from training.suspects import FEWEST, judge_labels, looks_of, same_photographs
 
@@ -316,10 +316,7 @@ class Inspector:
         faces = self.landmarker.detect(pixels)
         if not faces:
             raise NoFace
-        try:
-            alignment = align(pick_face(faces, 0).landmarks, Geometry(1))
-        except ValueError as error:
-            raise ImplausibleFace from error
+        alignment = align(pick_face(faces, 0).landmarks, Geometry(1))
         check_size(alignment, self.minimum_px)
         return "several_faces" if len(faces) > 1 else ""
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from model.portraits.errors import FaceTooSmall
+from model.portraits.errors import FaceTooSmall, ImplausibleFace
 
 LEFT_EYE = slice(36, 42)
 RIGHT_EYE = slice(42, 48)
@@ -135,7 +135,7 @@ class Alignment:
 def align(landmarks: NDArray[np.float64], geometry: Geometry) -> Alignment:
     """The FFHQ square of a face's 68 iBUG landmarks, (68, 2) in photo coordinates.
 
-    Raises ValueError where eyes and mouth coincide, so that there is no face to measure.
+    Raises ImplausibleFace where eyes and mouth coincide, so that there is no face to measure.
     """
     left_eye, right_eye = landmarks[LEFT_EYE].mean(0), landmarks[RIGHT_EYE].mean(0)
     eyes = (left_eye + right_eye) / 2
@@ -146,7 +146,7 @@ def align(landmarks: NDArray[np.float64], geometry: Geometry) -> Alignment:
     half = max(2.0 * np.hypot(*eye_to_eye), 1.8 * np.hypot(*eye_to_mouth)) * geometry.scale
     length = np.hypot(*across)
     if not length > 0:
-        raise ValueError("the landmarks' eyes and mouth coincide")
+        raise ImplausibleFace
     across = across / length * half
     down = _quarter_turn(across)
     left, top = eyes + geometry.shift * eye_to_mouth - across - down

@@ -5,6 +5,7 @@ PortraitError(ValueError)
 ├── BrokenImage         truncated or corrupt
 ├── ImageTooLarge       more pixels than the limit
 ├── NoFace
+├── ImplausibleFace     landmarks that no face can have
 ├── FaceTooSmall
 └── NoSuchFace          face index out of range
 
@@ -60,6 +61,15 @@ class NoFace(PortraitError):
 
     def __init__(self) -> None:
         super().__init__("No face was found in the photo.")
+
+
+class ImplausibleFace(PortraitError):
+    """Landmarks were found that no face can have."""
+
+    code = "implausible_face"
+
+    def __init__(self) -> None:
+        super().__init__("The landmarks that were found are no face's.")
 
 
 class FaceTooSmall(PortraitError):

@@ -23,6 +23,7 @@ EXAMPLES: list[Problem] = [
     errors.UnknownGroup("all", ("neutral",)),
     errors.UnknownModel("x", ("tiny",)),
     errors.NoFaceFound("No face was found."),
+    errors.ImplausibleFace("No face has such landmarks."),
     errors.FaceTooSmall("The face is too small."),
     errors.NoSuchFace("There is no face 3."),
     errors.BrokenImage("The image is damaged."),
@@ -127,6 +128,7 @@ def test_an_odd_request_id_is_replaced(raising_app: FastAPI, asked: str):
 
 PORTRAIT_EXAMPLES = [
     (portrait_errors.NoFace(), 422),
+    (portrait_errors.ImplausibleFace(), 422),
     (portrait_errors.FaceTooSmall(10, 64), 422),
     (portrait_errors.NoSuchFace(3, 1), 422),
     (portrait_errors.BrokenImage(), 422),

@@ -4,6 +4,7 @@ from model.portraits.errors import (
     BrokenImage,
     FaceTooSmall,
     ImageTooLarge,
+    ImplausibleFace,
     NoFace,
     NoSuchFace,
     PortraitError,
@@ -16,6 +17,7 @@ ERRORS = [
     (ImageTooLarge(50_000_000, 400_000_000), "image_too_large"),
     (ImageTooLarge(50_000_000), "image_too_large"),
     (NoFace(), "no_face"),
+    (ImplausibleFace(), "implausible_face"),
     (FaceTooSmall(20.4, 64), "face_too_small"),
     (NoSuchFace(2, 1), "no_such_face"),
 ]
