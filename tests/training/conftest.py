@@ -40,6 +40,12 @@ TINY = {
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tests run side by side, one for each core."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def process_server():
     """The server that forks the processes of pools, with PyTorch imported once for all."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(
