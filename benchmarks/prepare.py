@@ -8,13 +8,13 @@ so small counts flatter few processes.
 """
 
 import argparse
-import platform
 import shlex
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.machine import processors
 from model.runtime import available_threads
 from training.__main__ import PARSER
 from training.prepare import PrepareConfig, prepare
@@ -25,14 +25,6 @@ def seconds(source: Path, config: PrepareConfig, processes: int) -> float:
         started = time.perf_counter()
         prepare(source, Path(folder), PARSER, config, processes=processes)
         return time.perf_counter() - started
-
-
-def machine() -> str:
-    """Name and number of the processors, as far as the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return f"{available_threads()} processors, {names[0] if names else platform.machine()}"
 
 
 def main() -> None:
@@ -49,7 +41,7 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for processes in best:
             best[processes] = min(best[processes], seconds(arguments.source, config, processes))
-    print(f"python -m benchmarks.prepare {shlex.join(sys.argv[1:])}\n{machine()}")
+    print(f"python -m benchmarks.prepare {shlex.join(sys.argv[1:])}\n{processors()}")
     alone = best[arguments.processes[0]]
     for processes, best_s in best.items():
         print(

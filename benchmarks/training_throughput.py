@@ -10,7 +10,6 @@ python -m benchmarks.training_throughput [--preset lifespan-64] [--steps 40] [--
 import argparse
 import csv
 import json
-import platform
 import resource
 import statistics
 import subprocess
@@ -24,8 +23,8 @@ import numpy as np
 import torch
 from torch.optim import Adam
 
+from benchmarks.machine import processors
 from model.ages import LIFESPAN_CLUSTERS
-from model.runtime import available_threads
 from training.config import FitConfig, load_config
 from training.data import PortraitSet, PreparedSet, open_prepared
 from training.losses import (
@@ -146,18 +145,6 @@ def measured(name: str, config: FitConfig, steps: int) -> dict[str, float]:
     return {"images_per_s": steps * config.batch / seconds, "peak_mb": peak / 1e6}
 
 
-def machine() -> str:
-    """The GPU that training takes, or the processor and the cores that it may use."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{available_threads()} cores of {names[0] if names else platform.processor()}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -180,7 +167,8 @@ def main() -> None:
             command += [f"--set={override}" for override in arguments.set]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found.append(json.loads(output.splitlines()[-1]))
-    print(f"{machine()}, torch {torch.__version__}, {arguments.preset}, batch {config.batch}")
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else processors()
+    print(f"{machine}, torch {torch.__version__}, {arguments.preset}, batch {config.batch}")
     for name, found in results.items():
         speeds = [each["images_per_s"] for each in found]
         peak = max(each["peak_mb"] for each in found)

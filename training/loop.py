@@ -71,8 +71,7 @@ def fit(run: Run) -> bool:
     CollapseError when the run has failed and is not, or no longer, to be rolled back.
     """
     config, log, means = run.config, _Log(run), Means()
-    if not run.resumed:
-        run.save()
+    run.begin()
     with stop_requests() as stop, closing(log):
         while run.images_seen < config.images and not run.stopped(stop):
             before = run.images_seen

@@ -92,6 +92,7 @@ class Run:
         self.images_seen, self.steps = 0, 0
         self.rate_scale, self.setbacks = 1.0, 0
         self.monitor, self.window = Monitor(), Means()
+        self._unproven = False
         wanted = config.precision == "bfloat16"
         if config.precision == "auto":
             wanted = computes_bfloat16(self.device)
@@ -150,6 +151,7 @@ class Run:
         self.recipe.augment_share = state.get("augment_share", self.config.augment_share)
         self.monitor = Monitor(**state.get("monitor", {}))
         self.window = Means(state.get("window", {}))
+        self._unproven = True
 
     def warm_start(self, weights: dict[str, Any]) -> None:
         """Begins from the averaged generator and the discriminator of an earlier run.
@@ -255,6 +257,8 @@ class Run:
         means = self.window.of(self.processes)
         self.window = Means()
         finding = self.monitor.observe(means)
+        if finding is None and self.monitor.calm and self._unproven:
+            self._keep_good()
         surplus = overfitting(means)
         if surplus is not None and self.config.augment_target > 0:
             move = WINDOW * self.config.batch / self.config.augment_ramp
@@ -277,9 +281,11 @@ class Run:
         return self.processes.any(bool(requests), self.device)
 
     def return_to_good(self) -> None:
-        """Goes back to the last good checkpoint, on disk too."""
+        """Goes back to the last good checkpoint, on disk too; rates and setbacks stay as now."""
+        setbacks, scale = self.setbacks, self.rate_scale
         state = load_checkpoint(self.folder, GOOD) if self.processes.first else None
         self.restore(self.processes.from_first(state))
+        self.setbacks, self.rate_scale = setbacks, scale
         if self.processes.first:
             _forget_after(self.folder / LOG, self.images_seen)
         self.monitor, self.window = Monitor(), Means()
@@ -287,18 +293,27 @@ class Run:
 
     def roll_back(self) -> None:
         """The same, with half the rates from there on."""
-        setbacks, scale = self.setbacks + 1, self.rate_scale / 2
+        self.setbacks, self.rate_scale = self.setbacks + 1, self.rate_scale / 2
         self.return_to_good()
-        self.setbacks, self.rate_scale = setbacks, scale
-        self.save()
 
     def save(self) -> None:
-        """Writes the checkpoint; while nothing is suspicious it is the last good one too."""
+        """Writes the checkpoint. It is a good one once the window it falls in has proved well."""
         state = self.state()
         if self.processes.first:
             save_checkpoint(self.folder, state)
-            if self.monitor.calm:
-                keep_checkpoint(self.folder, GOOD)
+        self._unproven = True
+
+    def begin(self) -> None:
+        """Makes sure of a checkpoint to come back to: the one at hand where none is proved."""
+        if not self.resumed:
+            self.save()
+        if self.processes.first and not (self.folder / GOOD).exists():
+            keep_checkpoint(self.folder, GOOD)
+
+    def _keep_good(self) -> None:
+        self._unproven = False
+        if self.processes.first:
+            keep_checkpoint(self.folder, GOOD)
 
     def sheet(self) -> Tensor:
         """A sheet of selection portraits, two of every cluster where there are, default group."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.training.conftest import TINY
-from training.checkpoints import CHECKPOINT, load_checkpoint, save_checkpoint
+from training.checkpoints import CHECKPOINT, GOOD, load_checkpoint, save_checkpoint
 from training.config import ConfigError, config_of
 from training.export import warm_start_bytes
 from training.health import COLLAPSED
@@ -117,15 +117,33 @@ def test_the_share_of_views_follows_overfitting(target, moves, prepared, tmp_pat
     assert run.recipe.augment_share == pytest.approx(0.5 + moves * 50 * 4 / 1000)
 
 
+def test_a_checkpoint_is_good_only_after_the_window_that_it_falls_in(prepared, tmp_path):
+    run = Run(config_of(TINY), prepared, tmp_path, "cpu")
+    run.begin()
+    run.window.add(run.step() | {"adversarial": torch.tensor(float("inf"))})
+    run.save()
+    assert run.look() is not None
+    run.return_to_good()
+    assert run.images_seen == 0
+    run.window.add(run.step())
+    run.save()
+    assert load_checkpoint(tmp_path, GOOD)["images_seen"] == 0
+    assert run.look() is None
+    assert load_checkpoint(tmp_path, GOOD)["images_seen"] == 4
+
+
 def test_a_run_rolls_back_to_the_last_good_checkpoint_with_half_the_rates(prepared, tmp_path):
     run = Run(config_of(TINY), prepared, tmp_path, "cpu")
-    run.step()
+    run.begin()
+    run.window.add(run.step())
     run.save()
+    assert run.look() is None
     good = {name: t.clone() for name, t in run.recipe.generator.state_dict().items()}
     for _ in range(3):
         run.step()
-    run.monitor.since = {"blank": 1}
+    run.window.add({"adversarial": torch.tensor(float("nan"))})
     run.save()
+    assert run.look() is not None
     run.roll_back()
     assert (run.images_seen, run.rate_scale, run.setbacks) == (4, 0.5, 1)
     torch.testing.assert_close(run.recipe.generator.state_dict(), good, rtol=0, atol=0)
