@@ -1,8 +1,7 @@
 """Training speed and memory: a preset's step against a plain loop of the published recipe.
 
-Both train the same networks on the same batches. The plain loop is float32 in framework defaults:
-a pass of G for D's step and one for its own, all five losses and R1 in every step, a scalar of each
-read for the log. Every measurement is a process of its own, the two in turn.
+Both train the same networks on the same batches; `benchmarks.plain` is the plain loop. Every
+measurement is a process of its own, the two in turn.
 
 python -m benchmarks.training_throughput [--preset lifespan-64] [--steps 40] [--rounds 3]
 """
@@ -16,25 +15,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.optim import Adam
 
 from benchmarks.machine import processors
+from benchmarks.plain import PlainLoop
 from model.ages import LIFESPAN_CLUSTERS
 from training.config import FitConfig, load_config
 from training.data import PortraitSet, PreparedSet, open_prepared
-from training.losses import (
-    absolute_error,
-    adversarial_loss,
-    age_loss,
-    discriminator_loss,
-    r1_penalty,
-)
-from training.recipes.lifespan import LifespanRecipe
 from training.run import Run, device_of
 
 START = ["reconstruction_images=0", "discriminator_images=0", "polish_images=0"]
@@ -64,64 +54,16 @@ def noise_set(folder: Path, side: int) -> PreparedSet:
     return open_prepared(folder)
 
 
-def plain_step(config: FitConfig, data: PreparedSet, device: torch.device) -> Callable[[], None]:
-    """The published recipe's step, written as one would at first."""
-    portraits = PortraitSet(data, config, data.rows, device)
-    recipe = LifespanRecipe(config)
-    generator, judge = recipe.generator.to(device), recipe.discriminator.to(device)
-    recipe.codes, recipe.heads = recipe.codes.to(device), recipe.heads.to(device)
-    averaged = LifespanRecipe(config).generator.to(device)
-    learns_generator = Adam(generator.parameters(), 1e-3, (0.0, 0.999))
-    learns_judge = Adam(judge.parameters(), 1e-3, (0.0, 0.999))
-    draws = torch.Generator().manual_seed(0)
-
-    def step() -> None:
-        batch = portraits.draw(config.batch, draws)
-        real, group = batch.real, batch.group
-
-        def code(cluster: torch.Tensor) -> torch.Tensor:
-            clean = recipe.codes[group, cluster]
-            return clean + config.code_noise * torch.randn_like(clean)
-
-        source, target = code(batch.source), code(batch.target)
-        with torch.no_grad():
-            fake = generator(real, target)
-        learns_judge.zero_grad()
-        shown = real.detach().requires_grad_()
-        real_logit = recipe.selected(judge(shown), group, batch.source)
-        fake_logit = recipe.selected(judge(fake), group, batch.target)
-        loss = discriminator_loss(real_logit, fake_logit) + r1_penalty(real_logit, shown)
-        loss.backward()
-        learns_judge.step()
-
-        learns_generator.zero_grad()
-        rebuilt, fake = generator(real, source), generator(real, target)
-        encode, age = generator.identity_encoder, generator.age_encoder
-        losses = [
-            adversarial_loss(recipe.selected(judge(fake), group, batch.target)),
-            10 * absolute_error(rebuilt, real),
-            10 * absolute_error(generator(fake, source), real),
-            absolute_error(encode(fake), encode(real)),
-            age_loss(age(real), source) + age_loss(age(fake), target),
-        ]
-        torch.stack(losses).sum().backward()
-        learns_generator.step()
-        with torch.no_grad():
-            for mine, theirs in zip(averaged.parameters(), generator.parameters(), strict=True):
-                mine.lerp_(theirs, 0.001)
-        for scalar in (loss, *losses):
-            scalar.item()
-
-    return step
-
-
 def measured(name: str, config: FitConfig, steps: int) -> dict[str, float]:
     """Images a second and peak memory of one of the two, in this process."""
     device = device_of()
     with tempfile.TemporaryDirectory() as folder:
         data = noise_set(Path(folder), config.resolution)
         if name == "plain":
-            step = plain_step(config, data, device)
+            loop = PlainLoop(config, PortraitSet(data, config, data.rows, device), device)
+
+            def step() -> None:
+                loop.step()
         else:
             run = Run(config, data, Path(folder) / "run")
 

@@ -80,13 +80,15 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
+    from training.judge import BUNDLED
     from training.loop import Run, fit
     from training.processes import join_processes
 
     config = load_config(arguments.preset, arguments.set)
     data = open_prepared(arguments.data)
     with closing(join_processes()) as processes:
-        run = Run(config, data, arguments.output, arguments.device, processes)
+        judge = arguments.judge or BUNDLED
+        run = Run(config, data, arguments.output, arguments.device, processes, judge)
         if arguments.warm_start is not None and not run.resumed:
             run.warm_start(torch.load(arguments.warm_start, map_location="cpu", weights_only=True))
         if run.images_seen >= config.images:
@@ -105,11 +107,13 @@ def _held_out(data: PreparedSet, config: FitConfig, split: str) -> PortraitSet:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from training.checkpoints import load_checkpoint
+    from training.checkpoints import BEST, CHECKPOINT, load_checkpoint
 
-    state = load_checkpoint(arguments.run)
+    name = BEST if arguments.best else CHECKPOINT
+    state = load_checkpoint(arguments.run, name)
     if state is None:
-        raise DataError(f"{arguments.run} holds no checkpoint; run fit first")
+        hint = "fit keeps one with its first selection score" if arguments.best else "run fit first"
+        raise DataError(f"{arguments.run} holds no {name}; {hint}")
     trained = trained_of_checkpoint(state)
     data = open_prepared(arguments.data)
     portraits = (
@@ -267,11 +271,15 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     sub.add_argument("--warm-start", type=Path, help="weights of an earlier run to begin from")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ...")
+    sub.add_argument("--judge", type=Path, help="age judge's graph; the bundled one unless given")
 
     sub = command("export", _export, "Write a bundle from a run's averaged weights.")
     sub.add_argument("run", type=Path, nargs="?", default=RUN)
     sub.add_argument("--data", type=Path, default=DATA, help="portraits for the numeric gate")
     sub.add_argument("-o", "--output", type=Path, default=BUNDLE)
+    sub.add_argument(
+        "--best", action="store_true", help="the checkpoint of the highest selection score"
+    )
     sub.add_argument("--name", default="lifespan")
     sub.add_argument("--version", default="0.1.0")
     sub.add_argument("--precision", choices=["float32", "float16"], default="float16")

@@ -10,6 +10,8 @@ import torch
 CHECKPOINT = "checkpoint.pt"
 GOOD = "good.pt"
 """The last checkpoint of a healthy run."""
+BEST = "best.pt"
+"""The checkpoint with the highest selection score."""
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:

@@ -107,6 +107,8 @@ class FitConfig:
     sample_every: int = 8_000
     checkpoint_every: int = 4_000
     """Images between log lines, sample sheets and checkpoints."""
+    select_every: int = 40_000
+    """Images between selection scores; the checkpoint with the highest is kept. 0 takes none."""
     on_collapse: Literal["stop", "roll_back"] = "stop"
     """What follows when pictures collapse, D wins outright or numbers are no longer finite: stop
     with the reason, or go back to the last good checkpoint with half the rates."""

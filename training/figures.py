@@ -23,6 +23,7 @@ from training.metrics import (
     kernel_distance_floor,
     mean_kernel_distance,
     rank_correlation,
+    standardised,
 )
 
 Mask = NDArray[np.bool_]
@@ -286,8 +287,7 @@ def distribution(m: Measurement, mask: Mask | None = None) -> list[dict[str, Any
     left out. `floor` is what chance makes of halves of the portraits.
     """
     mask = np.ones(len(m.rows), bool) if mask is None else mask
-    scale = np.maximum(m.features[:, 0].std(0), 1e-6)
-    features = (m.features - m.features[:, 0].mean(0)) / scale
+    features = standardised(m.features, m.features[:, 0])
     rows, anchors = [], []
 
     def add(anchor: str | None, label: str | None, pairs: list[tuple[Floats, Floats]]) -> None:

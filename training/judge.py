@@ -245,6 +245,7 @@ def fit_judge(data: PreparedSet, config: JudgeConfig) -> AgeJudge:
     portraits = _portraits(data, config, train, balanced=True)
     ages = torch.tensor([row.age_years for row in portraits.rows])
     network = AgeJudge(dropout=config.dropout)
+    network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     averaged = torch.optim.swa_utils.AveragedModel(
         network,
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(config.average),
@@ -262,7 +263,8 @@ def fit_judge(data: PreparedSet, config: JudgeConfig) -> AgeJudge:
             cluster, group = (torch.randint(n, (config.batch,), generator=generator) for n in cells)
             rows = portraits.rows_of(cluster, group, generator)
             flip = torch.rand(config.batch, generator=generator) < 0.5
-            age, kind, _ = network(judge_views(portraits.portraits(rows, flip), generator))
+            views = judge_views(portraits.portraits(rows, flip), generator)
+            age, kind, _ = network(views.contiguous(memory_format=torch.channels_last))
             loss = functional.cross_entropy(age, age_distribution(ages[rows]))
             loss = loss + 0.1 * (expected_years(age) - ages[rows]).abs().mean()
             loss = loss + config.group_weight * functional.cross_entropy(kind, group)

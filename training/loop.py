@@ -11,6 +11,7 @@ from tqdm import tqdm
 from training.health import WINDOW, CollapseError
 from training.means import Means
 from training.run import LOG, Run
+from training.selection import Score
 from training.sheets import save_sheet
 from training.signals import stop_requests
 
@@ -48,6 +49,19 @@ class _Log:
             self.writer.add_scalar(name, value, now)
         shown = " ".join(f"{name} {value:.3g}" for name, value in means.items())
         self.say(f"{now}/{self.run.config.images} images  {shown} images_per_s {speed:.3g}")
+
+    def select(self, score: Score | None) -> None:
+        """A line for a selection score, and what to do where the data has none."""
+        if score is None:
+            self.say("no selection score: the data holds too few portraits of some cluster")
+            return
+        self.append({name: round(value, 4) for name, value in score.logged().items()})
+        if self.writer is not None:
+            for name, value in score.logged().items():
+                self.writer.add_scalar(f"selection/{name}", value, self.run.images_seen)
+        best = self.run.best
+        shown = " ".join(f"{name} {value:.3f}" for name, value in score.logged().items())
+        self.say(f"selection: {shown}; best {best['score']:.3f} after {best['images']} images")
 
     def say(self, message: str) -> None:
         if self.run.processes.first:
@@ -90,6 +104,10 @@ def fit(run: Run) -> bool:
                 means = Means()
             if run.processes.first and _due(before, now, config.sample_every):
                 save_sheet(run.folder / "samples" / f"{now:09d}.png", run.sheet())
+            if config.select_every and (
+                now >= config.images or _due(before, now, config.select_every)
+            ):
+                log.select(run.select())
             if _due(before, now, config.checkpoint_every):
                 run.save()
         run.save()

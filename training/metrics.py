@@ -99,6 +99,14 @@ def kernel_distance(real: Floats, generated: Floats) -> float:
     return within(real) + within(generated) - 2 * float(kernel(real, generated).mean())
 
 
+def standardised(features: Floats, real: Floats) -> Floats:
+    """Features (..., K) with each of their K numbers in units of its spread among real ones (N, K).
+
+    So no feature counts for more in a kernel distance because it is large.
+    """
+    return (features - real.mean(0)) / np.maximum(real.std(0), 1e-6)
+
+
 def mean_kernel_distance(pairs: Sequence[tuple[Floats, Floats]]) -> float:
     """Kernel distances of (real, generated) sets, weighted by the real ones' sizes."""
     weights = [len(real) for real, _ in pairs]

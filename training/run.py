@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from model.runtime import available_threads
-from training.checkpoints import GOOD, keep_checkpoint, load_checkpoint, save_checkpoint
+from training.checkpoints import BEST, GOOD, keep_checkpoint, load_checkpoint, save_checkpoint
 from training.config import ConfigError, FitConfig, config_of
 from training.data import Batch, PortraitSet, PreparedSet, split_rows
 from training.draws import Draws
 from training.ema import Averaged
 from training.health import WINDOW, Monitor, overfitting
+from training.judge import BUNDLED, Judge
 from training.means import Means
 from training.processes import Processes
 from training.recipes import Loss, recipe_of
+from training.selection import Score, Selection
 from training.sheets import sample_sheet
 
 CONFIG = "config.json"
@@ -29,6 +32,7 @@ EXTENDABLE = (
     "log_every",
     "sample_every",
     "checkpoint_every",
+    "select_every",
     "threads",
     "halve_at",
     "on_collapse",
@@ -63,7 +67,8 @@ def _parameters(optimiser: Optimizer) -> list[nn.Parameter]:
 class Run:
     """A training run in a folder: made new, or taken up where its checkpoint left it.
 
-    Under torchrun the processes share every batch; the first one writes what is written.
+    Under torchrun the processes share every batch; the first one writes what is written. `judge` is
+    the age judge's graph for selection scores.
     """
 
     def __init__(
@@ -73,8 +78,9 @@ class Run:
         folder: Path,
         device: str = "auto",
         processes: Processes | None = None,
+        judge: Path = BUNDLED,
     ) -> None:
-        self.config, self.folder = config, folder
+        self.config, self.folder, self.judge = config, folder, judge
         self.processes = processes or Processes()
         self.parts = self.processes.count * config.accumulate
         if config.batch % self.parts:
@@ -93,6 +99,8 @@ class Run:
         self.rate_scale, self.setbacks = 1.0, 0
         self.monitor, self.window = Monitor(), Means()
         self._unproven = False
+        self.best: dict[str, float] = {}
+        """The highest selection score so far, and after how many images"""
         wanted = config.precision == "bfloat16"
         if config.precision == "auto":
             wanted = computes_bfloat16(self.device)
@@ -126,6 +134,7 @@ class Run:
             "augment_share": self.recipe.augment_share,
             "monitor": self.monitor.state(),
             "window": self.window.state(self.processes),
+            "best": self.best,
         }
 
     def _check(self, state: dict[str, Any]) -> None:
@@ -151,6 +160,7 @@ class Run:
         self.recipe.augment_share = state.get("augment_share", self.config.augment_share)
         self.monitor = Monitor(**state.get("monitor", {}))
         self.window = Means(state.get("window", {}))
+        self.best = state.get("best", {})
         self._unproven = True
 
     def warm_start(self, weights: dict[str, Any]) -> None:
@@ -281,11 +291,11 @@ class Run:
         return self.processes.any(bool(requests), self.device)
 
     def return_to_good(self) -> None:
-        """Goes back to the last good checkpoint, on disk too; rates and setbacks stay as now."""
-        setbacks, scale = self.setbacks, self.rate_scale
+        """Goes back to the last good checkpoint, on disk too; rates, setbacks and best stay."""
+        setbacks, scale, best = self.setbacks, self.rate_scale, self.best
         state = load_checkpoint(self.folder, GOOD) if self.processes.first else None
         self.restore(self.processes.from_first(state))
-        self.setbacks, self.rate_scale = setbacks, scale
+        self.setbacks, self.rate_scale, self.best = setbacks, scale, best
         if self.processes.first:
             _forget_after(self.folder / LOG, self.images_seen)
         self.monitor, self.window = Monitor(), Means()
@@ -309,6 +319,30 @@ class Run:
             self.save()
         if self.processes.first and not (self.folder / GOOD).exists():
             keep_checkpoint(self.folder, GOOD)
+        self._keep_best()  # a kill may have come between the two files
+
+    @cached_property
+    def _scorer(self) -> Selection:
+        return Selection(self.recipe, self.selection, Judge(self.judge))
+
+    def select(self) -> Score | None:
+        """Scores the average, and keeps the checkpoint when no earlier one scored as high.
+
+        None where the data holds too few portraits for a score.
+        """
+        if not Selection.possible(self.selection):
+            return None
+        score = self._scorer.score(self.averaged.network) if self.processes.first else None
+        score = self.processes.from_first(score)
+        if score.value > self.best.get("score", -1.0):
+            self.best = {"score": score.value, "images": self.images_seen}
+            self.save()
+            self._keep_best()
+        return score
+
+    def _keep_best(self) -> None:
+        if self.processes.first and self.best.get("images") == self.images_seen:
+            keep_checkpoint(self.folder, BEST)
 
     def _keep_good(self) -> None:
         self._unproven = False

@@ -2,17 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
 from training.recipes import Recipe
 
 
-def picture(image: Tensor) -> Image.Image:
-    """An image (3, H, W) in [-1, 1] as a PIL picture."""
-    levels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).cpu().numpy())
+def levels(images: Tensor) -> NDArray[np.uint8]:
+    """Images (N, 3, H, W) in [-1, 1] -> pictures (N, H, W, 3), as a bundle returns them."""
+    scaled = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
 @torch.no_grad()
@@ -29,4 +31,4 @@ def sample_sheet(
 def save_sheet(path: Path, sheet: Tensor) -> None:
     """Writes a sheet as PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture(sheet).save(path)
+    Image.fromarray(levels(sheet[None])[0]).save(path)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.runs import train
 from tests.training.conftest import TINY
-from training.checkpoints import CHECKPOINT, load_checkpoint
+from training.checkpoints import BEST, CHECKPOINT, load_checkpoint
 from training.config import config_of
 from training.health import CollapseError
 from training.loop import SETBACKS, fit
@@ -180,3 +180,60 @@ def test_a_terminated_run_saves_and_says_how_to_go_on(prepared, tmp_path):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
     assert b"the same command goes on" in output
+
+
+@pytest.fixture(scope="module")
+def selected(prepared, tmp_path_factory):
+    settings = TINY | {"held_out": 2, "select_every": 60, "checkpoint_every": 160}
+    run = Run(config_of(settings), prepared, tmp_path_factory.mktemp("selected"), "cpu")
+    assert fit(run)
+    return run
+
+
+def test_the_average_is_scored_at_intervals_and_at_the_end(selected):
+    lines = [json.loads(line) for line in (selected.folder / LOG).read_text().splitlines()]
+    scores = {line["images"]: line for line in lines if "score" in line}
+    assert list(scores) == [60, 120, 160]
+    for line in scores.values():
+        assert 0 <= line["score"] <= max(line["faithful"], line["aged"], line["natural"]) <= 1
+    best = max(scores.values(), key=lambda line: line["score"])
+    assert selected.best["images"] == best["images"]
+    assert selected.best["score"] == pytest.approx(best["score"], abs=1e-4)
+
+
+def test_the_checkpoint_of_the_highest_score_is_kept(selected):
+    state = load_checkpoint(selected.folder, BEST)
+    assert state["images_seen"] == selected.best["images"]
+    assert state["best"] == selected.best
+
+
+def test_the_highest_score_outlives_a_resumed_run_and_a_kill_between_both_files(
+    selected, prepared, tmp_path
+):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    shutil.copyfile(selected.folder / BEST, folder / CHECKPOINT)
+    again = Run(selected.config, prepared, folder, "cpu")
+    assert again.best == selected.best
+    again.begin()
+    assert load_checkpoint(folder, BEST)["images_seen"] == selected.best["images"]
+    again.best = {"score": 2.0, "images": 20}
+    before = (folder / BEST).read_bytes()
+    assert again.select() is not None
+    assert (folder / BEST).read_bytes() == before
+
+
+def test_scoring_changes_nothing_of_what_is_learned(selected, prepared, tmp_path):
+    settings = selected.config.to_dict() | {"select_every": 0}
+    alone = Run(config_of(settings), prepared, tmp_path, "cpu")
+    assert fit(alone)
+    for name, weight in alone.averaged.network.state_dict().items():
+        assert torch.equal(weight, selected.averaged.network.state_dict()[name])
+
+
+def test_data_with_too_few_portraits_trains_without_a_score(prepared, tmp_path, capsys):
+    settings = TINY | {"images": 40, "select_every": 20}
+    run = Run(config_of(settings), prepared, tmp_path, "cpu")
+    assert fit(run)
+    assert "too few portraits" in capsys.readouterr().out
+    assert not (tmp_path / BEST).exists()

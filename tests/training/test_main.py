@@ -11,6 +11,7 @@ from model.ages import LIFESPAN_CLUSTERS
 from model.bundle import open_bundle
 from tests.service.conftest import Server, pixels
 from training.__main__ import PARSER, main
+from training.checkpoints import BEST, keep_checkpoint, load_checkpoint, save_checkpoint
 
 TINY = {
     "batch": 4,
@@ -137,6 +138,7 @@ def test_other_clusters_and_one_group_are_used_alike_from_data_to_service(
         (["fit", "--data", "nowhere", "--set", "colour=1"], "colour"),
         (["prepare", "nowhere"], "nowhere does not exist"),
         (["export", "nowhere"], "run fit first"),
+        (["export", "nowhere", "--best"], r"holds no best\.pt"),
         (["evaluate", "nowhere"], r"manifest\.json"),
     ],
 )
@@ -147,3 +149,17 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     assert error.startswith("anchorage-train: ")
     assert error.count("\n") == 1
     assert re.search(message, error)
+
+
+def test_the_best_checkpoint_is_exported_on_request(finished, prepared, tmp_path):
+    state = load_checkpoint(finished.folder)
+    save_checkpoint(tmp_path, state | {"images_seen": 80})
+    keep_checkpoint(tmp_path, BEST)
+    save_checkpoint(tmp_path, state)
+    for name, asked in (("last", []), ("best", ["--best"])):
+        export = ["export", str(tmp_path), "--data", str(prepared.path), "-o", str(tmp_path / name)]
+        assert main([*export, "--precision", "float32", *asked]) == 0
+    seen = [
+        open_bundle(tmp_path / name).manifest.provenance.images_seen for name in ("last", "best")
+    ]
+    assert seen == [160, 80]

@@ -1,0 +1,158 @@
+"""Images, and minutes, to the same selection score: a preset against the published recipe.
+
+Both train a network of the same size on the same portraits, and the same averaged weights are
+scored in the same way (`training.selection`); scoring is not counted in the minutes. The published
+recipe keeps its own start, noise and losses (`benchmarks.plain`). Results are appended to
+`FOLDER/NAME.jsonl` as they come; without `--only` the two run side by side, a thread each.
+
+python -m benchmarks.images_to_score --data DATA -o FOLDER [--set NAME=VALUE]
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmarks.machine import processors
+from benchmarks.plain import PlainLoop
+from training.config import FitConfig, load_config
+from training.data import PortraitSet, open_prepared, split_rows
+from training.health import WINDOW
+from training.judge import Judge
+from training.run import Run, device_of
+from training.selection import Score, Selection
+
+SMALL = [
+    "resolution=32",
+    "width=8",
+    "discriminator_width=12",
+    "batch=16",
+    "threads=1",
+    "images=160_000",
+    "reconstruction_images=50_000",
+    "discriminator_images=10_000",
+    "polish_images=30_000",
+    "halve_at=[120_000, 150_000]",
+]
+"""The preset at the smallest size, with a schedule for it, on top of which `--set` comes."""
+PUBLISHED: dict[str, Any] = {
+    "style_gain": 1.0,
+    "decoder_start": "random",
+    "code_noise": 0.2,
+    "coarse_share": 0.0,
+}
+LEVELS = np.arange(0.30, 0.90, 0.05)
+
+
+def trained(
+    name: str, config: FitConfig, arguments: argparse.Namespace
+) -> tuple[Callable[[], int], nn.Module, Selection]:
+    """What trains one step and returns the images seen, what is scored, and its scorer."""
+    data = open_prepared(arguments.data)
+    device = device_of()
+    if name == "plain":
+        config = FitConfig(**{**config.to_dict(), **PUBLISHED})
+        train, selection, _ = split_rows(data, config.held_out)
+        loop = PlainLoop(config, PortraitSet(data, config, train, device), device)
+        held_out = PortraitSet(data, config, selection, device, balanced=False)
+
+        def plain_step() -> int:
+            loop.step()
+            return loop.images_seen
+
+        return plain_step, loop.averaged, Selection(loop.recipe, held_out, Judge())
+    run = Run(config, data, arguments.output / name, processes=None)
+
+    def step() -> int:
+        run.window.add(run.step())
+        finding = run.look() if run.steps % WINDOW == 0 else None
+        if finding is not None:
+            raise SystemExit(f"{name} collapsed after {run.images_seen} images: {finding}")
+        return run.images_seen
+
+    return step, run.averaged.network, Selection(run.recipe, run.selection, Judge())
+
+
+def measure(name: str, config: FitConfig, arguments: argparse.Namespace) -> None:
+    """Trains, and writes a line for each score."""
+    torch.set_num_threads(config.threads)
+    step, averaged, selection = trained(name, config, arguments)
+    seconds, images = 0.0, 0
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    with (arguments.output / f"{name}.jsonl").open("w") as file:
+        while images < config.images:
+            started = time.perf_counter()
+            due = images + arguments.every
+            while images < min(due, config.images):
+                images = step()
+            seconds += time.perf_counter() - started
+            score: Score = selection.score(averaged)
+            line = {"images": images, "minutes": round(seconds / 60, 2)}
+            line |= {part: round(value, 4) for part, value in score.logged().items()}
+            print(json.dumps(line), file=file, flush=True)
+
+
+def reached(lines: list[dict[str, float]], level: float) -> dict[str, float] | None:
+    """The first line whose score is at least `level`."""
+    return next((line for line in lines if line["score"] >= level), None)
+
+
+def report(folder: Path, names: list[str]) -> None:
+    """Prints what each needed for every level that one of them reached."""
+    results = {
+        name: [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+        for name in names
+    }
+    print(f"{processors()}, torch {torch.__version__}")
+    for level in LEVELS:
+        found = [reached(lines, level) for lines in results.values()]
+        if not any(found):
+            break
+        cells = [
+            f"{one['images']:8.0f} images {one['minutes']:6.1f} min" if one else "    not reached"
+            for one in found
+        ]
+        print(f"score {level:.2f}  " + "  ".join(map("{}: {}".format, results, cells)))
+    for name, lines in results.items():
+        best = max(lines, key=lambda line: line["score"])
+        print(f"{name}: highest {best} of {lines[-1]['images']:.0f} images")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="what prepare wrote")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--preset", default="lifespan-64")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--every", type=int, default=4000, help="images between scores")
+    parser.add_argument("--only", metavar="NAME", help="plain, or a name for ours: no report")
+    parser.add_argument("--report", nargs="+", metavar="NAME", help="only report what lies there")
+    arguments = parser.parse_args()
+    if arguments.report:
+        report(arguments.output, arguments.report)
+        return
+    config = load_config(arguments.preset, [*SMALL, *arguments.set])
+    if arguments.only:
+        measure(arguments.only, config, arguments)
+        return
+    names = ["ours", "plain"]
+    command = [sys.executable, "-m", "benchmarks.images_to_score", *sys.argv[1:], "--only"]
+    processes = [subprocess.Popen([*command, name]) for name in names]
+    for process in processes:
+        if process.wait():
+            raise SystemExit(process.returncode)
+    report(arguments.output, names)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The published recipe as one would write it at first: what the training engine is measured by."""
+
+import copy
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from training.config import FitConfig
+from training.data import PortraitSet
+from training.losses import (
+    absolute_error,
+    adversarial_loss,
+    age_loss,
+    discriminator_loss,
+    r1_penalty,
+)
+from training.recipes.lifespan import LifespanRecipe
+
+
+class PlainLoop:
+    """Float32 in framework defaults, on the networks and batches of a configuration.
+
+    A pass of G for D's step and one for its own, all five losses and R1 in every step, an average
+    that forgets a thousandth a step, a scalar of each loss read for the log.
+    """
+
+    def __init__(self, config: FitConfig, portraits: PortraitSet, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.config, self.portraits = config, portraits
+        self.recipe = recipe = LifespanRecipe(config)
+        self.generator = recipe.generator.to(device)
+        self.discriminator = recipe.discriminator.to(device)
+        recipe.codes, recipe.heads = recipe.codes.to(device), recipe.heads.to(device)
+        self.averaged = copy.deepcopy(self.generator)
+        self._learns_generator = Adam(self.generator.parameters(), 1e-3, (0.0, 0.999))
+        self._learns_discriminator = Adam(self.discriminator.parameters(), 1e-3, (0.0, 0.999))
+        self._draws = torch.Generator().manual_seed(config.seed)
+        self.images_seen = 0
+
+    def step(self) -> dict[str, float]:
+        """One step of D and one of G; returns the losses."""
+        generator, judge, recipe = self.generator, self.discriminator, self.recipe
+        batch = self.portraits.draw(self.config.batch, self._draws)
+        real, group = batch.real, batch.group
+
+        def code(cluster: Tensor) -> Tensor:
+            clean = recipe.codes[group, cluster]
+            return clean + self.config.code_noise * torch.randn_like(clean)
+
+        source, target = code(batch.source), code(batch.target)
+        with torch.no_grad():
+            fake = generator(real, target)
+        self._learns_discriminator.zero_grad()
+        shown = real.detach().requires_grad_()
+        real_logit = recipe.selected(judge(shown), group, batch.source)
+        fake_logit = recipe.selected(judge(fake), group, batch.target)
+        loss = discriminator_loss(real_logit, fake_logit) + r1_penalty(real_logit, shown)
+        loss.backward()
+        self._learns_discriminator.step()
+
+        self._learns_generator.zero_grad()
+        rebuilt, fake = generator(real, source), generator(real, target)
+        encode, age = generator.identity_encoder, generator.age_encoder
+        losses = {
+            "adversarial": adversarial_loss(recipe.selected(judge(fake), group, batch.target)),
+            "reconstruction": 10 * absolute_error(rebuilt, real),
+            "cycle": 10 * absolute_error(generator(fake, source), real),
+            "identity": absolute_error(encode(fake), encode(real)),
+            "age": age_loss(age(real), source) + age_loss(age(fake), target),
+        }
+        torch.stack(list(losses.values())).sum().backward()
+        self._learns_generator.step()
+        with torch.no_grad():
+            averaged = self.averaged.parameters()
+            for mine, theirs in zip(averaged, generator.parameters(), strict=True):
+                mine.lerp_(theirs, 0.001)
+        self.images_seen += self.config.batch
+        return {name: value.item() for name, value in ({"discriminator": loss} | losses).items()}
