@@ -81,6 +81,9 @@ class FitConfig:
     """Images in which that share goes from 0 to 1 at most."""
     coarse_share: float = 0.0
     """Share of the steps in which D judges images halved in size; 0 gives D no such entrance."""
+    heads: Literal["joint", "factored"] = "joint"
+    """D's logits: one per (group, cluster), or one per cluster and one per group, which are added,
+    so that the portraits of all groups teach one head what belongs to an age."""
     mismatch_weight: float = 1.0
     """Weight of real images under another cluster's logit, which D must call fake."""
     generator_loss: Literal["non_saturating", "minimax"] = "non_saturating"

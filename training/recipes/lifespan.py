@@ -48,6 +48,28 @@ def generator_shape(config: FitConfig) -> LifespanShape:
     return LifespanShape(config.width, code, config.latent, config.style_gain)
 
 
+def head_weights(anchors: int, populations: int, kind: str) -> Tensor:
+    """How much each of D's logits counts for a group and a cluster: (groups, anchors, logits).
+
+    Groups as in `age_codes`, the neutral one last. `joint`: the class's own logit, for neutral the
+    mean over populations. `factored`: the cluster's logit and the group's, for neutral the mean of
+    all groups'.
+    """
+    if kind == "joint":
+        heads = torch.from_numpy(age_codes(anchors, populations, 1))
+        return heads / heads.sum(-1, keepdim=True)
+    own = torch.eye(populations)
+    groups = own if populations == 1 else torch.cat([own, own.mean(0, keepdim=True)])
+    shape = (len(groups), anchors)
+    return torch.cat(
+        [
+            torch.eye(anchors).expand(*shape, anchors),
+            groups[:, None].expand(*shape, populations),
+        ],
+        -1,
+    )
+
+
 @dataclass(frozen=True)
 class _Rendered:
     """A step's pictures by G, in the graph that its losses go back through."""
@@ -68,15 +90,14 @@ class LifespanRecipe:
         codes = age_codes(anchors, populations, config.elements)
         self.codes = torch.from_numpy(codes)
         """(groups, anchors, code)"""
-        heads = torch.from_numpy(age_codes(anchors, populations, 1))
-        self.heads = heads / heads.sum(-1, keepdim=True)
+        self.heads = head_weights(anchors, populations, config.heads)
         """(groups, anchors, classes): which logits count, by how much"""
         self.generator = LifespanGenerator(generator_shape(config))
         if config.decoder_start == "passing":
             self.generator.decoder.draw_passing()
         self.discriminator = Discriminator(
             config.resolution,
-            populations * anchors,
+            self.heads.shape[-1],
             config.discriminator_width,
             coarse=config.coarse_share > 0,
         )

@@ -189,3 +189,24 @@ def test_neutral_counts_the_mean_of_both_populations_logits(recipe):
     female, male, neutral = recipe.selected(logits, torch.tensor([0, 1, 2]), cluster)
     assert neutral == (female + male) / 2
     assert female != male
+
+
+def test_factored_heads_add_a_clusters_logit_to_a_groups():
+    recipe = LifespanRecipe(config_of(TINY | {"heads": "factored"}))
+    logits = torch.arange(8.0)[None].expand(4, 8)  # six clusters, then female and male
+    group, cluster = torch.tensor([0, 1, 2, 2]), torch.tensor([3, 3, 3, 0])
+    selected = recipe.selected(logits, group, cluster)
+    assert selected.tolist() == [3 + 6, 3 + 7, 3 + 6.5, 0 + 6.5]
+
+
+def test_factored_heads_learn_an_age_from_portraits_of_all_groups(batch):
+    """Joint heads of men say nothing of ages after a step on women; factored ones do."""
+    women = Batch(batch.real, batch.source, batch.target, torch.zeros(4, dtype=torch.int64))
+    for kind, shared in (("joint", False), ("factored", True)):
+        torch.manual_seed(0)
+        recipe = LifespanRecipe(config_of(TINY | {"heads": kind}))
+        (loss,) = recipe.step(women, 100, 1, draws())
+        (gradient,) = torch.autograd.grad(loss.value, [recipe.discriminator.head.weight])
+        men = torch.einsum("ak,kchw->achw", recipe.heads[1], gradient)
+        of_ages = men - men.mean(0)
+        assert bool(of_ages.abs().max() > 0) == shared
