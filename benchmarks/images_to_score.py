@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ from torch import nn
 
 from benchmarks.machine import processors
 from benchmarks.plain import PlainLoop
-from training.config import FitConfig, load_config
+from training.config import config_of, load_config
 from training.data import PortraitSet, open_prepared, split_rows
 from training.health import WINDOW
 from training.judge import Judge
+from training.recipes.lifespan import LifespanConfig
 from training.run import Run, device_of
 from training.selection import Score, Selection
 
@@ -53,15 +54,17 @@ LEVELS = np.arange(0.30, 0.90, 0.05)
 
 
 def trained(
-    name: str, config: FitConfig, arguments: argparse.Namespace
+    name: str, config: LifespanConfig, arguments: argparse.Namespace
 ) -> tuple[Callable[[], int], nn.Module, Selection]:
     """What trains one step and returns the images seen, what is scored, and its scorer."""
     data = open_prepared(arguments.data)
     device = device_of()
-    if name == "plain":
-        config = FitConfig(**{**config.to_dict(), **PUBLISHED})
+    if name.startswith("plain"):
+        published = cast(LifespanConfig, config_of({**config.to_dict(), **PUBLISHED}))
         train, selection, _ = split_rows(data, config.held_out)
-        loop = PlainLoop(config, PortraitSet(data, config, train, device), device)
+        loop = PlainLoop(
+            published, PortraitSet(data, config, train, device), device, arguments.plain_rate
+        )
         held_out = PortraitSet(data, config, selection, device, balanced=False)
 
         def plain_step() -> int:
@@ -81,7 +84,7 @@ def trained(
     return step, run.averaged.network, Selection(run.recipe, run.selection, Judge())
 
 
-def measure(name: str, config: FitConfig, arguments: argparse.Namespace) -> None:
+def measure(name: str, config: LifespanConfig, arguments: argparse.Namespace) -> None:
     """Trains, and writes a line for each score."""
     torch.set_num_threads(config.threads)
     step, averaged, selection = trained(name, config, arguments)
@@ -135,6 +138,7 @@ def main() -> None:
     parser.add_argument("--preset", default="lifespan-64")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--every", type=int, default=4000, help="images between scores")
+    parser.add_argument("--plain-rate", type=float, default=1e-3, help="of the published recipe")
     parser.add_argument("--only", metavar="NAME", help="plain, or a name for ours: no report")
     parser.add_argument("--report", nargs="+", metavar="NAME", help="only report what lies there")
     arguments = parser.parse_args()
@@ -142,6 +146,8 @@ def main() -> None:
         report(arguments.output, arguments.report)
         return
     config = load_config(arguments.preset, [*SMALL, *arguments.set])
+    if not isinstance(config, LifespanConfig):
+        parser.error(f"the published recipe is Lifespan's, not {config.method}'s")
     if arguments.only:
         measure(arguments.only, config, arguments)
         return

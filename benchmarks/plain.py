@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from training.config import FitConfig
 from training.data import PortraitSet
 from training.losses import (
     absolute_error,
@@ -15,7 +14,7 @@ from training.losses import (
     discriminator_loss,
     r1_penalty,
 )
-from training.recipes.lifespan import LifespanRecipe
+from training.recipes.lifespan import LifespanConfig, LifespanRecipe
 
 
 class PlainLoop:
@@ -25,7 +24,13 @@ class PlainLoop:
     that forgets a thousandth a step, a scalar of each loss read for the log.
     """
 
-    def __init__(self, config: FitConfig, portraits: PortraitSet, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: LifespanConfig,
+        portraits: PortraitSet,
+        device: torch.device,
+        rate: float = 1e-3,
+    ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.portraits = config, portraits
         self.recipe = recipe = LifespanRecipe(config)
@@ -33,8 +38,8 @@ class PlainLoop:
         self.discriminator = recipe.discriminator.to(device)
         recipe.codes, recipe.heads = recipe.codes.to(device), recipe.heads.to(device)
         self.averaged = copy.deepcopy(self.generator)
-        self._learns_generator = Adam(self.generator.parameters(), 1e-3, (0.0, 0.999))
-        self._learns_discriminator = Adam(self.discriminator.parameters(), 1e-3, (0.0, 0.999))
+        self._learns_generator = Adam(self.generator.parameters(), rate, (0.0, 0.999))
+        self._learns_discriminator = Adam(self.discriminator.parameters(), rate, (0.0, 0.999))
         self._draws = torch.Generator().manual_seed(config.seed)
         self.images_seen = 0
 

@@ -23,8 +23,9 @@ import torch
 from benchmarks.machine import processors
 from benchmarks.plain import PlainLoop
 from model.ages import LIFESPAN_CLUSTERS
-from training.config import FitConfig, load_config
+from training.config import load_config
 from training.data import PortraitSet, PreparedSet, open_prepared
+from training.recipes.lifespan import LifespanConfig
 from training.run import Run, device_of
 
 START = ["reconstruction_images=0", "discriminator_images=0", "polish_images=0"]
@@ -54,7 +55,7 @@ def noise_set(folder: Path, side: int) -> PreparedSet:
     return open_prepared(folder)
 
 
-def measured(name: str, config: FitConfig, steps: int) -> dict[str, float]:
+def measured(name: str, config: LifespanConfig, steps: int) -> dict[str, float]:
     """Images a second and peak memory of one of the two, in this process."""
     device = device_of()
     with tempfile.TemporaryDirectory() as folder:
@@ -98,6 +99,8 @@ def main() -> None:
     parser.add_argument("--only", choices=["plain", "ours"], help="one measurement, as JSON")
     arguments = parser.parse_args()
     config = load_config(arguments.preset, [*START, *arguments.set])
+    if not isinstance(config, LifespanConfig):
+        parser.error(f"the plain loop knows Lifespan alone, not {config.method}")
     if arguments.only:
         print(json.dumps(measured(arguments.only, config, arguments.steps)))
         return

@@ -104,14 +104,15 @@ class Manifest(_Record):
     schema_version: Literal[1] = SCHEMA_VERSION
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     version: str
-    method: Literal["lifespan", "stargan", "s2gan", "cyclegan", "discogan"]
+    method: str = Field(pattern=r"^[a-z0-9][a-z0-9_]{0,31}$")
     resolution: int = Field(ge=8)
     anchors: tuple[Anchor, ...]
     groups: tuple[str, ...] = Field(min_length=1)
     default_group: str
     latent_size: int = Field(ge=1)
     continuous: bool
-    interpolation_space: Literal["w"] | None = "w"
+    interpolation_space: Literal["w", "combinations"] | None = "w"
+    """Where ages between anchors are mixed: Lifespan's latents, S2GAN's combinations of a basis."""
     portrait: Portrait = Portrait()
     encoder: Graph | None
     decoders: tuple[Graph, ...] = Field(min_length=1)

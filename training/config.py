@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from model.ages import LIFESPAN_CLUSTERS, AgeCluster, check_clusters
 
@@ -16,24 +16,18 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class FitConfig:
-    """All settings of `anchorage-train fit`; written resolved before the first step."""
+    """Settings of `anchorage-train fit` that every method has; each adds its own.
+
+    Written resolved before the first step.
+    """
 
     method: str = "lifespan"
     resolution: int = 64
     """Side of the portraits in pixels: a power of two, 16 or more."""
     width: int = 16
-    """Channels of the generator at full resolution; 64 in the publication."""
+    """Channels of the generator at full resolution; 64 in all publications."""
     discriminator_width: int = 16
-    """Channels of the discriminator at full resolution; 64 in the publication."""
-    elements: int = 50
-    """Entries of the age code per (group, cluster)."""
-    latent: int = 256
-    style_gain: float = 1.0
-    """How far styles scale the decoder's channels around 1; 1 in the publication."""
-    decoder_start: Literal["random", "passing"] = "random"
-    """Drawn as published, or so that each styled convolution passes its input on."""
-    code_noise: float = 0.2
-    """Standard deviation of the noise on age codes."""
+    """Channels of the discriminator at full resolution; 64 in all publications."""
     clusters: tuple[tuple[int, int], ...] = tuple(
         (cluster.low_years, cluster.high_years) for cluster in LIFESPAN_CLUSTERS
     )
@@ -51,25 +45,16 @@ class FitConfig:
     Multiples of 4 images a part give what one pass would."""
     images: int = 500_000
     """Images to see in all."""
-    reconstruction_images: int = 0
-    """Images at the start that train reconstruction alone, without an adversary."""
-    reconstruction_rate: float = 3e-3
-    """Learning rate of that start, whose Adam has momentum 0.9."""
-    discriminator_images: int = 0
-    """Images after that start that teach D alone, on real images, what belongs to which class."""
     learning_rate: float = 1e-3
     discriminator_rate: float = 1e-3
     """Learning rates of G and of D."""
     generator_betas: tuple[float, float] = (0.0, 0.999)
     discriminator_betas: tuple[float, float] = (0.0, 0.999)
     """Adam's decay of the gradient's mean and of its square."""
-    slow_rate: float = 0.01
-    """Factor on the rate for the mapping network and the style affines."""
     halve_at: tuple[int, ...] = ()
     """Numbers of images after which the rate is halved."""
-    r1_gamma: float = 1.0
-    r1_interval: int = 8
-    """Steps between R1 penalties, which are then weighted by their number."""
+    decay_from: int = 0
+    """Where above 0, the rates fall linearly from this number of images on, to zero at `images`."""
     augment: float = 0.0
     """Strength of the random views that D sees of real and generated images; 0 is none."""
     augment_share: float = 1.0
@@ -79,29 +64,8 @@ class FitConfig:
     while `overfitting` is above this target, and shrinks below (Karras et al. 2020)."""
     augment_ramp: int = 100_000
     """Images in which that share goes from 0 to 1 at most."""
-    coarse_share: float = 0.0
-    """Share of the steps in which D judges images halved in size; 0 gives D no such entrance."""
-    heads: Literal["joint", "factored"] = "joint"
-    """D's logits: one per (group, cluster), or one per cluster and one per group, which are added,
-    so that the portraits of all groups teach one head what belongs to an age."""
-    mismatch_weight: float = 1.0
-    """Weight of real images under another cluster's logit, which D must call fake."""
-    generator_loss: Literal["non_saturating", "minimax"] = "non_saturating"
-    """What G lowers: -log D, or log(1 - D) as in the value function itself."""
     discriminator_steps: int = 1
     """Steps of D for each of G: k of Goodfellow et al. (2014)."""
-    adversarial_weight: float = 1.0
-    reconstruction_weight: float = 10.0
-    polish_images: int = 0
-    """Images at the end in which reconstruction weighs `polish_weight`: ages are learned while it
-    weighs little, sharp faces while it weighs more."""
-    polish_weight: float = 60.0
-    cycle_weight: float = 10.0
-    identity_weight: float = 1.0
-    age_weight: float = 5.0
-    consistency_interval: int = 1
-    """Steps between the losses that encode a generated image again (cycle, identity, age), which
-    are then weighted by their number."""
     average_half_life: float = 8_000.0
     """Images after which a weight counts half in the average."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -120,25 +84,21 @@ class FitConfig:
     seed: int = 0
     threads: int = 0
     """CPU threads; 0 takes what the process may use."""
+    shaping: ClassVar[tuple[str, ...]] = ("method", "width", "clusters", "groups")
+    """Settings that decide what a generator's weights mean."""
 
     def __post_init__(self) -> None:
         if self.resolution < 16 or self.resolution & (self.resolution - 1):
             raise ConfigError(f"resolution: {self.resolution} is not a power of two of at least 16")
-        for name in (
+        self.at_least_one(
             "width",
             "discriminator_width",
-            "elements",
-            "latent",
             "batch",
             "images",
-            "r1_interval",
-            "consistency_interval",
             "accumulate",
             "discriminator_steps",
             "augment_ramp",
-        ):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}: must be at least 1")
+        )
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 known = ", ".join(get_args(hint))
@@ -147,11 +107,7 @@ class FitConfig:
             raise ConfigError(f"accumulate: {self.accumulate} does not divide batch {self.batch}")
         if not 0 <= self.neutral < 1:
             raise ConfigError("neutral: must be in [0, 1)")
-        for name in ("coarse_share", "augment_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}: must be in [0, 1]")
-        if self.coarse_share and self.resolution < 32:
-            raise ConfigError("coarse_share: needs a resolution of at least 32")
+        self.shares("augment_share")
         for name in ("generator_betas", "discriminator_betas"):
             betas = getattr(self, name)
             if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
@@ -166,6 +122,18 @@ class FitConfig:
             check_clusters(self.age_clusters)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"clusters: {error}; give pairs of whole years") from error
+
+    def at_least_one(self, *names: str) -> None:
+        """Raises ConfigError for a setting below 1."""
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}: must be at least 1")
+
+    def shares(self, *names: str) -> None:
+        """Raises ConfigError for a setting outside [0, 1]."""
+        for name in names:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}: must be in [0, 1]")
 
     @property
     def age_clusters(self) -> tuple[AgeCluster, ...]:
@@ -187,8 +155,14 @@ def _tuples(value: Any) -> Any:
 
 
 def config_of(values: Mapping[str, Any]) -> FitConfig:
-    """A configuration from plain values. Raises ConfigError that names an unknown or wrong key."""
-    fields = {field.name: field for field in dataclasses.fields(FitConfig)}
+    """A configuration of the method that `values` name, from plain values.
+
+    Raises ConfigError that names an unknown or wrong key.
+    """
+    from training.recipes import recipe_class
+
+    kind = recipe_class(values.get("method", FitConfig.method)).settings
+    fields = {field.name: field for field in dataclasses.fields(kind)}
     converted: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:
@@ -201,7 +175,7 @@ def config_of(values: Mapping[str, Any]) -> FitConfig:
             wanted, got = type(default).__name__, type(value).__name__
             raise ConfigError(f"{name}: {wanted} expected, {got} given")
         converted[name] = value
-    return FitConfig(**converted)
+    return kind(**converted)
 
 
 def preset_names() -> list[str]:

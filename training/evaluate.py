@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from model.bundle import Bundle, BundleError
+from model.bundle import Bundle
 from model.portraits.detect import DlibLandmarker, Face, Landmarker
 from model.runtime import Provider, available_threads, open_graph
 from training.data import DataError, PortraitSet
@@ -30,43 +30,54 @@ WALKS, FRAMES = 48, 60
 
 
 class Subject:
-    """A bundle's graphs, ready to render portraits; threads may share it.
-
-    Raises BundleError where the bundle has no encoder or a decoder for each anchor.
-    """
+    """A bundle's graphs, ready to render portraits; threads may share it."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
-        encoder, decoders = bundle.manifest.encoder, bundle.manifest.decoders
-        if encoder is None or len(decoders) != 1:
-            raise BundleError(f"{bundle.path}: only one encoder and one decoder can be measured")
-        self.encoder = open_graph(bundle.path / encoder.file, Provider.CPU, threads=1)
-        self.decoder = open_graph(bundle.path / decoders[0].file, Provider.CPU, threads=1)
+        encoder = bundle.manifest.encoder
+        self._encoder = encoder and open_graph(bundle.path / encoder.file, Provider.CPU, threads=1)
+        self._decoders = [
+            open_graph(bundle.path / graph.file, Provider.CPU, threads=1)
+            for graph in bundle.manifest.decoders
+        ]
 
-    def decode(self, portraits: Pictures, index: Any, latents: Floats) -> Pictures:
-        """Portraits (M, R, R, 3), which of them and how (N, K) -> pictures (N, R, R, 3)."""
-        (identity,) = self.encoder.run({"image": portraits})
+    def identities(self, portraits: Pictures) -> NDArray[np.generic]:
+        """Portraits (M, R, R, 3) -> what the decoders take of them, (M, ...)."""
+        if self._encoder is None:
+            return portraits.astype(np.float32)
+        (identity,) = self._encoder.run({"image": portraits})
+        return identity
+
+    def _decode(
+        self, identity: NDArray[np.generic], index: Any, latents: Floats, decoder: int = 0
+    ) -> Pictures:
         feeds = {"identity": identity, "index": np.asarray(index, np.int64), "latent": latents}
-        (pictures,) = self.decoder.run(feeds)
+        (pictures,) = self._decoders[decoder].run(feeds)
         return pictures.astype(np.uint8)
+
+    def _latents(self, group: str) -> NDArray[np.float32]:
+        return self.bundle.latents[self.bundle.manifest.groups.index(group)]
 
     def anchors(self, portrait: Pictures, group: str) -> Pictures:
         """A portrait (R, R, 3) at every anchor: (anchors, R, R, 3)."""
-        latents = self.bundle.latents[self.bundle.manifest.groups.index(group)]
-        return self.decode(portrait[None], np.zeros(len(latents)), latents)
+        latents, identity = self._latents(group), self.identities(portrait[None])
+        if len(self._decoders) == 1:
+            return self._decode(identity, np.zeros(len(latents)), latents)
+        each = [self._decode(identity, [0], latent[None], i) for i, latent in enumerate(latents)]
+        return np.concatenate(each)
 
     def back(self, pictures: Pictures, cluster: int, group: str) -> Pictures:
         """Pictures (N, R, R, 3) rendered again at one anchor."""
-        latent = self.bundle.latents[self.bundle.manifest.groups.index(group), cluster]
-        every = np.arange(len(pictures))
-        return self.decode(pictures, every, np.tile(latent, (len(pictures), 1)))
+        latents = np.tile(self._latents(group)[cluster], (len(pictures), 1))
+        decoder = cluster if len(self._decoders) > 1 else 0
+        return self._decode(self.identities(pictures), np.arange(len(pictures)), latents, decoder)
 
     def walk(self, portrait: Pictures, group: str, frames: int = FRAMES) -> Pictures:
         """A portrait at ages in equal steps from first to last anchor: (frames, R, R, 3)."""
         centres = [cluster.centre_years for cluster in self.bundle.manifest.clusters]
         ages = np.linspace(centres[0], centres[-1], frames)
         latents = self.bundle.latent_of_age(ages, group)
-        return self.decode(portrait[None], np.zeros(frames), latents)
+        return self._decode(self.identities(portrait[None]), np.zeros(frames), latents)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from model.ages import LIFESPAN_CLUSTERS, AgeCluster, age_codes
+from model.ages import LIFESPAN_CLUSTERS, age_codes
 from model.bundle import Bundle, graph_contract, open_bundle, write_bundle
-from model.networks.lifespan import DecoderShell, EncoderShell, LifespanGenerator
+from model.networks.lifespan import LifespanGenerator
+from model.networks.shells import DecoderShell, EncoderShell, TranslatorShell
 from model.runtime import OnnxRuntimeGraph, Provider
-from training.config import FitConfig, config_of
+from training.config import config_of
 from training.metrics import psnr_db
-from training.recipes.lifespan import generator_shape
+from training.recipes import Exportable, recipe_of
 
 OPSET = 20
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
@@ -40,40 +41,57 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True)
 class Trained:
-    """A generator with what a bundle must say of it."""
+    """A generator's parts with what a bundle must say of it."""
 
-    generator: LifespanGenerator
-    clusters: tuple[AgeCluster, ...]
-    groups: tuple[str, ...]
+    method: str
+    parts: Exportable
     resolution: int
-    codes: NDArray[np.float32]
-    """(groups, anchors, code)"""
     images_seen: int
+
+    @property
+    def encoder(self) -> nn.Module | None:
+        """Image uint8 (M, R, R, 3) -> identity, where there is an encoder."""
+        return EncoderShell(self.parts.encoder).eval() if self.parts.encoder else None
+
+    @property
+    def decoders(self) -> dict[str, nn.Module]:
+        """By file: identity, index, latent -> image uint8 (N, R, R, 3)."""
+        parts = self.parts
+        shell = DecoderShell if parts.encoder else TranslatorShell
+        names = [DECODER]
+        if len(parts.decoders) > 1:
+            names = [f"decoder-{cluster.name}.onnx" for cluster in parts.clusters]
+        return {
+            name: shell(decoder).eval() for name, decoder in zip(names, parts.decoders, strict=True)
+        }
 
 
 def trained_of_checkpoint(state: Mapping[str, Any]) -> Trained:
-    """The averaged generator of a run's checkpoint."""
-    config: FitConfig = config_of(state["config"])
-    codes = age_codes(len(config.clusters), len(config.groups), config.elements)
-    generator = LifespanGenerator(generator_shape(config))
-    generator.load_state_dict(state["averaged"])
-    return Trained(
-        generator.eval(),
-        config.age_clusters,
-        config.bundle_groups,
-        config.resolution,
-        codes,
-        int(state["images_seen"]),
-    )
+    """The averaged generator of a run's checkpoint. Raises ConfigError where none is served."""
+    config = config_of(state["config"])
+    recipe = recipe_of(config)
+    recipe.generator.load_state_dict(state["averaged"])
+    parts = recipe.exportable(recipe.generator.eval())
+    return Trained(config.method, parts, config.resolution, int(state["images_seen"]))
 
 
+@torch.no_grad()
 def trained_of_published(
     generator: LifespanGenerator, group: str, resolution: int = 256
 ) -> Trained:
     """A published generator, of one group and the six anchors it was trained on."""
     anchors = len(LIFESPAN_CLUSTERS)
     codes = age_codes(anchors, 1, generator.shape.code // anchors)
-    return Trained(generator.eval(), LIFESPAN_CLUSTERS, (group,), resolution, codes, 0)
+    latents = generator.eval().mapping(torch.from_numpy(codes[0]))[None].numpy()
+    parts = Exportable(
+        generator.identity_encoder,
+        (generator.decoder,),
+        latents,
+        LIFESPAN_CLUSTERS,
+        (group,),
+        "w",
+    )
+    return Trained("lifespan", parts, resolution, 0)
 
 
 def exported(
@@ -137,64 +155,61 @@ def half_weights(graph: bytes, smallest: int = 64) -> bytes:
     return model.SerializeToString()
 
 
-def lifespan_graphs(
-    generator: LifespanGenerator, resolution: int, precision: Precision
-) -> dict[str, bytes]:
-    """Encoder and decoder in their uint8 shells; see `model.bundle` for their contract."""
-    image = torch.zeros(2, resolution, resolution, 3, dtype=torch.uint8)
-    with torch.no_grad():
-        identity = generator.identity_encoder(torch.zeros(2, 3, resolution, resolution))
-    latent = torch.zeros(3, generator.shape.latent)
-    graphs = {
-        ENCODER: exported(
-            EncoderShell(generator.identity_encoder),
-            {"image": image},
-            ["identity"],
-            {"image": {0: "M"}},
-        ),
-        DECODER: exported(
-            DecoderShell(generator.decoder),
+@torch.no_grad()
+def graphs_of(trained: Trained, precision: Precision) -> dict[str, bytes]:
+    """Encoder and decoders in their uint8 shells; see `model.bundle` for their contract."""
+    side = trained.resolution
+    image = torch.zeros(2, side, side, 3, dtype=torch.uint8)
+    graphs, identity = {}, image.float()
+    if trained.encoder is not None:
+        identity = trained.encoder(image)
+        graphs[ENCODER] = exported(
+            trained.encoder, {"image": image}, ["identity"], {"image": {0: "M"}}
+        )
+    latent = torch.zeros(3, trained.parts.latents.shape[-1])
+    for name, decoder in trained.decoders.items():
+        graphs[name] = exported(
+            decoder,
             {"identity": identity, "index": torch.tensor([0, 1, 0]), "latent": latent},
             ["image"],
             {"identity": {0: "M"}, "index": {0: "N"}, "latent": {0: "N"}},
-        ),
-    }
+        )
     if precision == "float16":
         return {name: half_weights(graph) for name, graph in graphs.items()}
     return graphs
 
 
 @torch.no_grad()
-def parity(
-    trained: Trained, latents: NDArray[np.float32], folder: Path, portraits: NDArray[np.uint8]
-) -> dict[str, Any]:
+def parity(trained: Trained, folder: Path, portraits: NDArray[np.uint8]) -> dict[str, Any]:
     """Compares the graphs in `folder` with the network, picture by picture, in odd batch sizes.
 
     `portraits` uint8 (N, R, R, 3). Every portrait is decoded at one anchor of one group, in turn.
     """
-    encoder = OnnxRuntimeGraph(folder / ENCODER, Provider.CPU)
-    decoder = OnnxRuntimeGraph(folder / DECODER, Provider.CPU)
-    encode, decode = (
-        EncoderShell(trained.generator.identity_encoder),
-        DecoderShell(trained.generator.decoder),
-    )
-    table = latents.reshape(-1, latents.shape[-1])
+    encode = trained.encoder
+    encoder = OnnxRuntimeGraph(folder / ENCODER, Provider.CPU) if encode else None
+    decoders = [
+        (decode, OnnxRuntimeGraph(folder / name, Provider.CPU))
+        for name, decode in trained.decoders.items()
+    ]
+    table = trained.parts.latents.reshape(-1, trained.parts.latents.shape[-1])
     worst, theirs, ours = 0, [], []
     start, sizes = 0, [1, 3, 5, 7, 2, 11]
     while start < len(portraits):
         size = sizes[len(theirs) % len(sizes)]
+        decode, decoder = decoders[len(theirs) % len(decoders)]
         image = portraits[start : start + size]
         index = np.arange(len(image), dtype=np.int64)[::-1].copy()
         latent = table[(start + np.arange(len(image))) % len(table)]
-        (identity,) = encoder.run({"image": image})
-        (given,) = decoder.run({"identity": identity, "index": index, "latent": latent})
-        wanted = decode(
-            encode(torch.from_numpy(image)), torch.from_numpy(index), torch.from_numpy(latent)
-        ).numpy()
-        difference = np.abs(given.astype(np.int16) - wanted.astype(np.int16))
+        given, identity = image.astype(np.float32), torch.from_numpy(image).float()
+        if encoder is not None and encode is not None:
+            (given,) = encoder.run({"image": image})
+            identity = encode(torch.from_numpy(image))
+        (picture,) = decoder.run({"identity": given, "index": index, "latent": latent})
+        wanted = decode(identity, torch.from_numpy(index), torch.from_numpy(latent)).numpy()
+        difference = np.abs(picture.astype(np.int16) - wanted.astype(np.int16))
         worst = max(worst, int(difference.max()))
         theirs.append(wanted)
-        ours.append(given)
+        ours.append(picture)
         start += size
     ratio = psnr_db(np.concatenate(ours), np.concatenate(theirs))
     return {
@@ -236,24 +251,25 @@ def export(
 
     The gate: at most 1 grey level apart with float32 weights, at least 45 dB with float16 ones.
     """
-    generator = trained.generator
-    with torch.no_grad():
-        flat = torch.from_numpy(trained.codes.reshape(-1, trained.codes.shape[-1]))
-        latents = generator.mapping(flat).numpy().reshape(*trained.codes.shape[:2], -1)
+    parts = trained.parts
+    latent_size = parts.latents.shape[-1]
     encoder, decoders = graph_contract(
-        trained.resolution, generator.shape.latent, ENCODER, [DECODER]
+        trained.resolution,
+        latent_size,
+        ENCODER if parts.encoder else None,
+        list(trained.decoders),
     )
     fields: dict[str, Any] = {
         "name": name,
         "version": version,
-        "method": "lifespan",
+        "method": trained.method,
         "resolution": trained.resolution,
-        "anchors": [asdict(cluster) for cluster in trained.clusters],
-        "groups": trained.groups,
-        "default_group": "neutral" if "neutral" in trained.groups else trained.groups[0],
-        "latent_size": generator.shape.latent,
-        "continuous": True,
-        "interpolation_space": "w",
+        "anchors": [asdict(cluster) for cluster in parts.clusters],
+        "groups": parts.groups,
+        "default_group": "neutral" if "neutral" in parts.groups else parts.groups[0],
+        "latent_size": latent_size,
+        "continuous": parts.interpolation_space is not None,
+        "interpolation_space": parts.interpolation_space,
         "portrait": dict(portrait or {}),
         "encoder": encoder,
         "decoders": decoders,
@@ -267,10 +283,10 @@ def export(
         "quality": dict(quality or {}),
         "parity": {"portraits": 0, "max_level_difference": 0},
     }
-    graphs = lifespan_graphs(generator, trained.resolution, precision)
+    graphs = graphs_of(trained, precision)
     draft = output.with_name(f".{output.name}-draft")
-    write_bundle(draft, fields, graphs, latents, notes)
-    fields["parity"] = measured = parity(trained, latents, draft, portraits)
+    write_bundle(draft, fields, graphs, parts.latents, notes)
+    fields["parity"] = measured = parity(trained, draft, portraits)
     for file in draft.iterdir():
         file.unlink()
     draft.rmdir()
@@ -280,7 +296,7 @@ def export(
         )
     if measured["psnr_db"] is not None and measured["psnr_db"] < GATE_DB:
         raise ExportError(f"the graphs are only {measured['psnr_db']} dB from the network")
-    return write_bundle(output, fields, graphs, latents, notes)
+    return write_bundle(output, fields, graphs, parts.latents, notes)
 
 
 def with_quality(bundle: Path, quality: Mapping[str, Any]) -> Bundle:

@@ -38,8 +38,6 @@ EXTENDABLE = (
     "on_collapse",
 )
 """Settings that may change when a run goes on."""
-SHAPING = ("method", "width", "elements", "latent", "style_gain", "clusters", "groups")
-"""Settings that decide what a generator's weights mean."""
 HELD_OUT_INTERVAL = 8
 """Steps between looks at what D says of portraits that it does not learn from."""
 AGREEMENT_INTERVAL = 16
@@ -172,10 +170,10 @@ class Run:
         if self.resumed:
             raise ConfigError(f"{self.folder} has begun already; a warm start needs a new folder")
         before = config_of(weights["config"])
-        for name in SHAPING:
-            if getattr(before, name) != getattr(self.config, name):
+        for name in self.config.shaping:
+            if getattr(before, name, None) != getattr(self.config, name):
                 raise ConfigError(
-                    f"{name}: the warm start was made with {getattr(before, name)}, "
+                    f"{name}: the warm start was made with {getattr(before, name, None)}, "
                     f"not {getattr(self.config, name)}"
                 )
         generator = {name: tensor.float() for name, tensor in weights["generator"].items()}
@@ -194,7 +192,11 @@ class Run:
 
     def _rate_factor(self) -> float:
         halvings = sum(self.images_seen >= bound for bound in self.config.halve_at)
-        return self.rate_scale * 0.5**halvings
+        factor = self.rate_scale * 0.5**halvings
+        if self.config.decay_from:
+            left = self.config.images - self.images_seen
+            factor *= min(1.0, left / max(self.config.images - self.config.decay_from, 1))
+        return factor
 
     def _draws(self, part: int) -> Draws:
         config = self.config
@@ -241,7 +243,8 @@ class Run:
         """One step of the recipe and of the average; returns this process's scalars."""
         config = self.config
         logged: dict[str, Tensor] = {}
-        for passed in self._losses(self.portraits.draw(config.batch, self.generator)):
+        batch = self.recipe.draw(self.portraits, self.generator, self.images_seen, self.steps)
+        for passed in self._losses(batch):
             self._move(self.optimisers[passed[0].optimiser])
             for name in passed[0].logged:
                 logged[name] = torch.stack([loss.logged[name] for loss in passed]).mean()

@@ -11,7 +11,7 @@ from torch import nn
 from training.data import PortraitSet
 from training.judge import Judge
 from training.metrics import judged_clusters, kernel_distance, ssim, standardised
-from training.recipes import Recipe
+from training.recipes import AnyRecipe
 from training.sheets import levels
 
 PORTRAITS = 20
@@ -50,7 +50,7 @@ class Selection:
     portraits than these.
     """
 
-    def __init__(self, recipe: Recipe, portraits: PortraitSet, judge: Judge) -> None:
+    def __init__(self, recipe: AnyRecipe, portraits: PortraitSet, judge: Judge) -> None:
         self.recipe, self.portraits, self.judge = recipe, portraits, judge
         config = portraits.config
         self.clusters, self.group = config.age_clusters, len(config.bundle_groups) - 1

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from training.recipes import Recipe
+from training.recipes import AnyRecipe
 
 
 def levels(images: Tensor) -> NDArray[np.uint8]:
@@ -19,7 +19,7 @@ def levels(images: Tensor) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def sample_sheet(
-    recipe: Recipe, generator: nn.Module, portraits: Tensor, clusters: Tensor, group: int
+    recipe: AnyRecipe, generator: nn.Module, portraits: Tensor, clusters: Tensor, group: int
 ) -> Tensor:
     """Rows of portrait, reconstruction and every anchor: (3, N R, columns R) in [-1, 1]."""
     rebuilt = recipe.reconstruction(generator, portraits, clusters)

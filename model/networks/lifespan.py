@@ -180,30 +180,3 @@ class LifespanGenerator(nn.Module):
         """All others."""
         slow = {id(parameter) for parameter in self.slow_parameters()}
         yield from (p for p in self.parameters() if id(p) not in slow)
-
-
-class EncoderShell(nn.Module):
-    """What is exported as encoder.onnx: image uint8 (M, R, R, 3) RGB -> identity (M, C, r, r)."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.encoder(image.permute(0, 3, 1, 2).float() / 127.5 - 1.0)
-
-
-class DecoderShell(nn.Module):
-    """What is exported as decoder.onnx: one picture per entry of `index`.
-
-    identity (M, ...), index int64 (N,), latent (N, K) -> image uint8 (N, R, R, 3) RGB.
-    """
-
-    def __init__(self, decoder: nn.Module) -> None:
-        super().__init__()
-        self.decoder = decoder
-
-    def forward(self, identity: Tensor, index: Tensor, latent: Tensor) -> Tensor:
-        image = self.decoder(identity[index], latent).float()
-        level = torch.round((image + 1.0) * 127.5).clamp(0.0, 255.0)
-        return level.permute(0, 2, 3, 1).to(torch.uint8)

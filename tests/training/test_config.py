@@ -54,7 +54,12 @@ def test_a_configuration_survives_being_written_and_read():
 )
 def test_impossible_values_name_the_setting(name, value):
     with pytest.raises(ConfigError, match=name):
-        FitConfig(**{name: value})
+        config_of({name: value})
+
+
+def test_an_unknown_method_lists_the_known_ones():
+    with pytest.raises(ConfigError, match="method: unknown 'pix2pix'; known: lifespan"):
+        config_of({"method": "pix2pix"})
 
 
 def test_one_group_has_no_neutral_one():

@@ -7,7 +7,7 @@ import torch
 from skimage.transform import warp
 
 from model.ages import LIFESPAN_CLUSTERS
-from model.bundle import BundleError, open_bundle
+from model.bundle import open_bundle
 from model.portraits.detect import Face
 from tests.bundles import (
     STEP,
@@ -109,10 +109,17 @@ def test_faces_that_are_not_found_are_counted_and_not_measured(bundle, portraits
     assert report["identity_distance"] is None
 
 
-def test_a_decoder_for_each_anchor_is_refused(tmp_path):
+def test_a_decoder_for_each_anchor_renders_its_own(bundle, portraits, tmp_path):
     several = write_tiny_bundle(tmp_path / "several", resolution=32, decoder_per_anchor=True)
-    with pytest.raises(BundleError, match="one decoder"):
-        Subject(several)
+    portrait = portraits.images[0].permute(1, 2, 0).numpy() // 4  # nothing is clipped
+    alone, own = (
+        Subject(bundle).anchors(portrait, "female"),
+        Subject(several).anchors(portrait, "female"),
+    )
+    lighter = own.astype(int) - alone  # each of these decoders adds its anchor's step again
+    assert [set(np.unique(picture)) for picture in lighter] == [{STEP * i} for i in range(6)]
+    back = Subject(several).back(own[:2], 1, "female").astype(int) - own[:2]
+    assert set(np.unique(back[..., 1:])) == {2 * STEP}
 
 
 def test_the_command_writes_report_and_manifest(bundle, prepared, tmp_path, monkeypatch, capsys):

@@ -1,15 +1,33 @@
-"""One file per method; `loop.py` knows them through `Recipe` alone."""
+"""One file per method; the loop, the export and the evaluation know them through `Recipe` alone.
 
-from collections.abc import Callable, Iterator, Mapping
+A method is a network in `model/networks/`, a recipe here and a line in `METHODS`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from importlib import import_module
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from training.config import FitConfig
-from training.data import Batch
+from model.ages import AgeCluster
+from training.config import ConfigError, FitConfig
+from training.data import Batch, PortraitSet
 from training.draws import Draws
+
+C = TypeVar("C", bound=FitConfig)
+G = TypeVar("G", bound=nn.Module)
+D = TypeVar("D", bound=nn.Module)
+
+METHODS = {
+    "lifespan": "LifespanRecipe",
+}
+"""Recipes by method: the class in the module of that name."""
 
 
 @dataclass(frozen=True)
@@ -22,60 +40,97 @@ class Loss:
     """Scalars of the same mean, to log"""
 
 
-class Recipe(Protocol):
-    """A method as the loop sees it."""
+@dataclass(frozen=True)
+class Exportable:
+    """A generator in the parts that a bundle is made of."""
 
-    @property
-    def generator(self) -> nn.Module:
-        """What is averaged, sampled and exported."""
-        ...
+    encoder: nn.Module | None
+    """Image (M, 3, R, R) in [-1, 1] -> identity (M, ...); None where nothing can be encoded, and
+    decoders take the image itself"""
+    decoders: tuple[nn.Module, ...]
+    """Identity or image (N, ...), latent (N, K) -> image (N, 3, R, R) in [-1, 1]; one for all
+    anchors, or one each"""
+    latents: NDArray[np.float32]
+    """(groups, anchors, K)"""
+    clusters: tuple[AgeCluster, ...]
+    """The anchors that it answers for"""
+    groups: tuple[str, ...]
+    interpolation_space: str | None
+    """Where ages between anchors are mixed; None where the method knows none"""
 
-    @property
-    def discriminator(self) -> nn.Module:
-        """What only training needs."""
-        ...
 
-    def to(self, device: str) -> "Recipe":
+class Recipe(ABC, Generic[C, G, D]):
+    """A method as the rest of the package sees it; a recipe inherits what it does not change."""
+
+    settings: ClassVar[type[FitConfig]]
+    """What configures it"""
+    config: C
+    generator: G
+    """What is averaged, sampled and exported"""
+    discriminator: D
+    """What only training needs"""
+    augment_share: float = 1.0
+    """Share of the images that D sees in a random view"""
+
+    def to(self, device: str) -> Self:
         """Moves networks and tables."""
-        ...
+        for network in (self.generator, self.discriminator):
+            network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return self
 
+    @abstractmethod
     def optimisers(self) -> Mapping[str, Optimizer]:
         """Fresh optimisers by the names that `step` uses."""
-        ...
 
-    augment_share: float
-    """Share of the images that D sees in a random view."""
+    def draw(
+        self, portraits: PortraitSet, generator: torch.Generator, images_seen: int, steps: int
+    ) -> Batch:
+        """The batch of a step; all randomness comes from `generator`."""
+        return portraits.draw(self.config.batch, generator)
 
+    @abstractmethod
     def step(self, batch: Batch, images_seen: int, steps: int, draws: Draws) -> Iterator[Loss]:
         """The losses of a training step over a part of its batch, one after the other.
 
         The loop moves a loss's optimiser, over all parts, before it asks for the next. Between
         losses little is kept when `accumulate` is above 1. All randomness comes from `draws`.
         """
-        ...
 
     def held_out(self, batch: Batch, draws: Draws) -> Mapping[str, Tensor]:
-        """`held_out_logit`: D's mean logit of portraits that it does not learn from."""
-        ...
+        """`held_out_logit`: D's mean logit of portraits that it does not learn from, if it has one.
+
+        Asked for only by recipes that log `real_logit` and `fake_logit`.
+        """
+        return {}
 
     def warm_discriminator(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The weights that a warm start's discriminator means for this one."""
-        ...
+        return weights
 
+    @abstractmethod
     def anchors(self, generator: nn.Module, image: Tensor, group: int) -> Tensor:
         """Images (N, 3, R, R) at every anchor of `group`: (N, anchors, 3, R, R)."""
-        ...
 
     def reconstruction(self, generator: nn.Module, image: Tensor, cluster: Tensor) -> Tensor:
-        """Images (N, 3, R, R) rendered at their own clusters (N,), neutral group."""
-        ...
+        """Images (N, 3, R, R) rendered at their own clusters (N,), default group."""
+        aged = self.anchors(generator, image, len(self.config.bundle_groups) - 1)
+        return aged[torch.arange(len(aged), device=aged.device), cluster]
+
+    @abstractmethod
+    def exportable(self, generator: nn.Module) -> Exportable:
+        """The parts of a bundle, in evaluation mode. Raises ConfigError where there is none."""
 
 
-def recipe_of(config: FitConfig) -> Recipe:
-    """The recipe that `config.method` names. Raises ValueError for one that does not exist."""
-    from training.recipes.lifespan import LifespanRecipe
+AnyRecipe = Recipe[Any, Any, Any]
 
-    recipes: dict[str, Callable[[FitConfig], Recipe]] = {"lifespan": LifespanRecipe}
-    if config.method not in recipes:
-        raise ValueError(f"method: unknown {config.method!r}; known: {', '.join(recipes)}")
-    return recipes[config.method](config)
+
+def recipe_class(method: str) -> type[AnyRecipe]:
+    """The recipe of a method. Raises ConfigError for one that does not exist."""
+    if method not in METHODS:
+        raise ConfigError(f"method: unknown {method!r}; known: {', '.join(METHODS)}")
+    return getattr(import_module(f"training.recipes.{method}"), METHODS[method])
+
+
+def recipe_of(config: FitConfig) -> AnyRecipe:
+    """The recipe that `config.method` names."""
+    return recipe_class(config.method)(config)  # pyright: ignore[reportCallIssue]

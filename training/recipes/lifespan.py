@@ -11,7 +11,7 @@ average of weights is measured in images.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, cast
+from typing import ClassVar, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from model.ages import age_codes
 from model.networks.discriminator import Discriminator
 from model.networks.lifespan import LifespanGenerator, LifespanShape
 from training.augment import discriminator_views
-from training.config import FitConfig
+from training.config import ConfigError, FitConfig
 from training.data import Batch
 from training.draws import Draws
 from training.health import vital_signs
@@ -36,13 +36,68 @@ from training.losses import (
     mismatch_loss,
     r1_penalty,
 )
-from training.recipes import Loss
+from training.recipes import Exportable, Loss, Recipe
 
 ENTRANCE = "from_coarse_rgb."
 """Weights of a discriminator that only `coarse_share` gives it."""
 
 
-def generator_shape(config: FitConfig) -> LifespanShape:
+@dataclass(frozen=True)
+class LifespanConfig(FitConfig):
+    """Settings of the method; weights are the publication's unless a preset says otherwise."""
+
+    elements: int = 50
+    """Entries of the age code per (group, cluster)."""
+    latent: int = 256
+    style_gain: float = 1.0
+    """How far styles scale the decoder's channels around 1; 1 in the publication."""
+    decoder_start: Literal["random", "passing"] = "random"
+    """Drawn as published, or so that each styled convolution passes its input on."""
+    code_noise: float = 0.2
+    """Standard deviation of the noise on age codes."""
+    reconstruction_images: int = 0
+    """Images at the start that train reconstruction alone, without an adversary."""
+    reconstruction_rate: float = 3e-3
+    """Learning rate of that start, whose Adam has momentum 0.9."""
+    discriminator_images: int = 0
+    """Images after that start that teach D alone, on real images, what belongs to which class."""
+    slow_rate: float = 0.01
+    """Factor on the rate for the mapping network and the style affines."""
+    r1_gamma: float = 1.0
+    r1_interval: int = 8
+    """Steps between R1 penalties, which are then weighted by their number."""
+    coarse_share: float = 0.0
+    """Share of the steps in which D judges images halved in size; 0 gives D no such entrance."""
+    heads: Literal["joint", "factored"] = "joint"
+    """D's logits: one per (group, cluster), or one per cluster and one per group, which are added,
+    so that the portraits of all groups teach one head what belongs to an age."""
+    mismatch_weight: float = 1.0
+    """Weight of real images under another cluster's logit, which D must call fake."""
+    generator_loss: Literal["non_saturating", "minimax"] = "non_saturating"
+    """What G lowers: -log D, or log(1 - D) as in the value function itself."""
+    adversarial_weight: float = 1.0
+    reconstruction_weight: float = 10.0
+    polish_images: int = 0
+    """Images at the end in which reconstruction weighs `polish_weight`: ages are learned while it
+    weighs little, sharp faces while it weighs more."""
+    polish_weight: float = 60.0
+    cycle_weight: float = 10.0
+    identity_weight: float = 1.0
+    age_weight: float = 5.0
+    consistency_interval: int = 1
+    """Steps between the losses that encode a generated image again (cycle, identity, age), which
+    are then weighted by their number."""
+    shaping: ClassVar[tuple[str, ...]] = (*FitConfig.shaping, "elements", "latent", "style_gain")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least_one("elements", "latent", "r1_interval", "consistency_interval")
+        self.shares("coarse_share")
+        if self.coarse_share and self.resolution < 32:
+            raise ConfigError("coarse_share: needs a resolution of at least 32")
+
+
+def generator_shape(config: LifespanConfig) -> LifespanShape:
     """Sizes of the generator that a configuration asks for."""
     code = age_codes(len(config.clusters), len(config.groups), config.elements).shape[-1]
     return LifespanShape(config.width, code, config.latent, config.style_gain)
@@ -80,10 +135,12 @@ class _Rendered:
     fake: Tensor
 
 
-class LifespanRecipe:
+class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
     """Networks, optimisers and the step of Lifespan; see `Recipe` for the contract."""
 
-    def __init__(self, config: FitConfig) -> None:
+    settings = LifespanConfig
+
+    def __init__(self, config: LifespanConfig) -> None:
         self.config = config
         self.augment_share = config.augment_share
         anchors, populations = len(config.clusters), len(config.groups)
@@ -103,8 +160,7 @@ class LifespanRecipe:
         )
 
     def to(self, device: str) -> Self:
-        for network in (self.generator, self.discriminator):
-            network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        super().to(device)
         self.codes, self.heads = self.codes.to(device), self.heads.to(device)
         return self
 
@@ -294,4 +350,18 @@ class LifespanRecipe:
         network = cast(LifespanGenerator, generator)
         return network.decoder(
             network.identity_encoder(image), network.mapping(self.codes[-1, cluster])
+        )
+
+    @torch.no_grad()
+    def exportable(self, generator: nn.Module) -> Exportable:
+        network, config = cast(LifespanGenerator, generator), self.config
+        codes = self.codes.cpu()
+        latents = network.mapping(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+        return Exportable(
+            network.identity_encoder,
+            (network.decoder,),
+            latents.numpy(),
+            config.age_clusters,
+            config.bundle_groups,
+            "w",
         )

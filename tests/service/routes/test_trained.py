@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from model.bundle import open_bundle
-from model.networks.lifespan import DecoderShell, EncoderShell
+from model.networks.shells import DecoderShell, EncoderShell
 from tests.checkpoints import published_state
 from tests.service.conftest import StartServer, pixels
 from training.__main__ import main

@@ -177,7 +177,9 @@ def test_the_style_gain_of_a_run_is_that_of_its_exported_network():
     state = {"config": recipe.config.to_dict(), "averaged": weights, "images_seen": 1}
     image, code = torch.rand(1, 3, 16, 16), recipe.codes[:1, 0]
     wanted = recipe.generator(image, code)
-    torch.testing.assert_close(trained_of_checkpoint(state).generator(image, code), wanted)
+    parts = trained_of_checkpoint(state).parts
+    latent = recipe.generator.mapping(code)
+    torch.testing.assert_close(parts.decoders[0](parts.encoder(image), latent), wanted)
     other = LifespanRecipe(config_of(TINY)).generator
     other.load_state_dict(weights)
     assert (other(image, code) - wanted).abs().max() > 1e-3
@@ -210,3 +212,11 @@ def test_factored_heads_learn_an_age_from_portraits_of_all_groups(batch):
         men = torch.einsum("ak,kchw->achw", recipe.heads[1], gradient)
         of_ages = men - men.mean(0)
         assert bool(of_ages.abs().max() > 0) == shared
+
+
+def test_exported_latents_are_the_mapping_of_the_noise_free_codes(recipe):
+    parts = recipe.exportable(recipe.generator.eval())
+    with torch.no_grad():
+        wanted = recipe.generator.mapping(recipe.codes[2])
+    torch.testing.assert_close(torch.from_numpy(parts.latents[2]), wanted)
+    assert parts.latents.shape == (3, 6, 8)
