@@ -143,6 +143,22 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _sample(arguments: argparse.Namespace) -> int:
+    from training.checkpoints import load_checkpoint
+    from training.recipes import recipe_of
+    from training.sheets import save_sheet
+
+    state = load_checkpoint(arguments.run)
+    if state is None:
+        raise DataError(f"{arguments.run} holds no checkpoint; run fit first")
+    recipe = recipe_of(config_of(state["config"]))
+    recipe.generator.load_state_dict(state["averaged"])
+    drawn = recipe.sample(recipe.generator.eval(), arguments.rows**2, arguments.seed)
+    save_sheet(arguments.output, drawn.unflatten(0, (arguments.rows, arguments.rows)))
+    print(f"{arguments.output}: {arguments.rows**2} portraits after {state['images_seen']} images")
+    return 0
+
+
 def _evaluate(arguments: argparse.Namespace) -> int:
     from training.evaluate import measure
     from training.figures import figures
@@ -288,6 +304,12 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--trained-on-data", nargs="+", default=["unnamed data"], metavar="NAME")
     sub.add_argument("--hardware", default="", help="what it was trained on, for the manifest")
     sub.add_argument("--warm-start", type=Path, help="also write half-precision weights here")
+
+    sub = command("sample", _sample, "Draw portraits from noise; method gan alone.")
+    sub.add_argument("run", type=Path, nargs="?", default=RUN)
+    sub.add_argument("-o", "--output", type=Path, default=Path("sample.png"))
+    sub.add_argument("--rows", type=int, default=8, help="rows and columns of the sheet")
+    sub.add_argument("--seed", type=int, default=0)
 
     sub = command("evaluate", _evaluate, "Measure a bundle on prepared portraits.")
     sub.add_argument("bundle", type=Path)

@@ -104,8 +104,10 @@ def fit(run: Run) -> bool:
                 means = Means()
             if run.processes.first and _due(before, now, config.sample_every):
                 save_sheet(run.folder / "samples" / f"{now:09d}.png", run.sheet())
-            if config.select_every and (
-                now >= config.images or _due(before, now, config.select_every)
+            if (
+                config.select_every
+                and run.recipe.ages
+                and (now >= config.images or _due(before, now, config.select_every))
             ):
                 log.select(run.select())
             if _due(before, now, config.checkpoint_every):

@@ -23,7 +23,6 @@ from training.means import Means
 from training.processes import Processes
 from training.recipes import Loss, recipe_of
 from training.selection import Score, Selection
-from training.sheets import sample_sheet
 
 CONFIG = "config.json"
 LOG = "log.jsonl"
@@ -331,9 +330,9 @@ class Run:
     def select(self) -> Score | None:
         """Scores the average, and keeps the checkpoint when no earlier one scored as high.
 
-        None where the data holds too few portraits for a score.
+        None where the method knows no ages, or the data holds too few portraits for a score.
         """
-        if not Selection.possible(self.selection):
+        if not self.recipe.ages or not Selection.possible(self.selection):
             return None
         score = self._scorer.score(self.averaged.network) if self.processes.first else None
         score = self.processes.from_first(score)
@@ -353,19 +352,17 @@ class Run:
             keep_checkpoint(self.folder, GOOD)
 
     def sheet(self) -> Tensor:
-        """A sheet of selection portraits, two of every cluster where there are, default group."""
+        """The recipe's sheet of selection portraits, two of every cluster where there are."""
         picked = [
             int(i)
             for cluster in range(len(self.config.clusters))
             for i in torch.nonzero(self.selection.clusters == cluster).flatten()[:2]
         ]
         rows = torch.tensor(picked)
-        return sample_sheet(
-            self.recipe,
+        return self.recipe.sheet(
             self.averaged.network,
             self.selection.portraits(rows),
             self.selection.clusters[rows].to(self.device),
-            len(self.config.bundle_groups) - 1,
         )
 
 

@@ -1,4 +1,4 @@
-"""Sample sheets: portraits beside what a generator makes of them."""
+"""Sample sheets: rows of pictures in one file."""
 
 from pathlib import Path
 
@@ -6,9 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
-
-from training.recipes import AnyRecipe
+from torch import Tensor
 
 
 def levels(images: Tensor) -> NDArray[np.uint8]:
@@ -17,18 +15,8 @@ def levels(images: Tensor) -> NDArray[np.uint8]:
     return scaled.permute(0, 2, 3, 1).cpu().numpy()
 
 
-@torch.no_grad()
-def sample_sheet(
-    recipe: AnyRecipe, generator: nn.Module, portraits: Tensor, clusters: Tensor, group: int
-) -> Tensor:
-    """Rows of portrait, reconstruction and every anchor: (3, N R, columns R) in [-1, 1]."""
-    rebuilt = recipe.reconstruction(generator, portraits, clusters)
-    aged = recipe.anchors(generator, portraits, group)
-    rows = torch.cat([portraits.unsqueeze(1), rebuilt.unsqueeze(1), aged], dim=1)
-    return rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
-
-
-def save_sheet(path: Path, sheet: Tensor) -> None:
-    """Writes a sheet as PNG."""
+def save_sheet(path: Path, rows: Tensor) -> None:
+    """Writes rows of pictures (rows, columns, 3, R, R) in [-1, 1] as one PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    sheet = rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
     Image.fromarray(levels(sheet[None])[0]).save(path)

@@ -26,6 +26,7 @@ D = TypeVar("D", bound=nn.Module)
 
 METHODS = {
     "lifespan": "LifespanRecipe",
+    "gan": "GanRecipe",
 }
 """Recipes by method: the class in the module of that name."""
 
@@ -69,6 +70,8 @@ class Recipe(ABC, Generic[C, G, D]):
     """What is averaged, sampled and exported"""
     discriminator: D
     """What only training needs"""
+    ages: ClassVar[bool] = True
+    """Whether it renders portraits at anchors; otherwise it draws them from noise"""
     augment_share: float = 1.0
     """Share of the images that D sees in a random view"""
 
@@ -115,6 +118,20 @@ class Recipe(ABC, Generic[C, G, D]):
         """Images (N, 3, R, R) rendered at their own clusters (N,), default group."""
         aged = self.anchors(generator, image, len(self.config.bundle_groups) - 1)
         return aged[torch.arange(len(aged), device=aged.device), cluster]
+
+    @torch.no_grad()
+    def sheet(self, generator: nn.Module, portraits: Tensor, clusters: Tensor) -> Tensor:
+        """What a sample sheet shows, as rows of pictures (rows, columns, 3, R, R) in [-1, 1].
+
+        Of each portrait: itself, its reconstruction, and it at every anchor of the default group.
+        """
+        rebuilt = self.reconstruction(generator, portraits, clusters)
+        aged = self.anchors(generator, portraits, len(self.config.bundle_groups) - 1)
+        return torch.cat([portraits.unsqueeze(1), rebuilt.unsqueeze(1), aged], dim=1)
+
+    def sample(self, generator: nn.Module, count: int, seed: int) -> Tensor:
+        """Portraits (count, 3, R, R) from noise. Raises ConfigError where there is no noise."""
+        raise ConfigError(f"method: {self.config.method} renders portraits and draws none")
 
     @abstractmethod
     def exportable(self, generator: nn.Module) -> Exportable:
