@@ -1,16 +1,13 @@
 """The report: figures and pictures of an evaluation on one page that needs no other file."""
 
-import base64
-import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from training.data import PortraitSet
 from training.descriptor import SAME_PERSON
@@ -18,49 +15,12 @@ from training.evaluate import Measurement, Subject
 from training.figures import LEAST, identity_distances, years_outside
 from training.judge import GROUPS
 from training.metrics import FRONTAL, TURNED
+from training.page import document, figure, percent, signed, spanned, table, text
 
 WORST = 4
 """Portraits shown of each kind that the bundle does worst."""
 STRIP = 12
 """Frames shown of an interpolation."""
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --page: #fbfaf8; --card: #fff;
-  --line: #dcdad5; --mark: #b4530a; --real: #2a6fb0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e8e6e1; --soft: #a3a9b0; --page: #15171a;
-  --card: #1e2125; --line: #363a40; --mark: #f0954a; --real: #6fb1ea; } }
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 68rem; background: var(--page);
-  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-h1 { margin: 0; font-size: 1.7rem } h2 { margin: 3rem 0 .25rem; font-size: 1.2rem }
-p { margin: .25rem 0 .9rem; max-width: 46rem } .soft, figcaption, caption { color: var(--soft) }
-.tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(11.5rem, 1fr));
-  gap: .75rem; margin: 1.25rem 0 }
-.tile { background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
-  padding: .7rem .9rem }
-.tile b { display: block; font-size: 1.55rem; font-weight: 600 } .tile span { font-size: .85rem }
-.tile small { display: block; color: var(--soft); font-size: .8rem; line-height: 1.35 }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; margin: .5rem 0 1rem; font-size: .9rem;
-  font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid var(--line) }
-th { font-weight: 600 } th:first-child, td:first-child { text-align: left; padding-left: 0 }
-caption { text-align: left; font-size: .85rem; padding-bottom: .3rem }
-.pair { display: flex; flex-wrap: wrap; gap: 0 3rem }
-.heat td:not(:first-child) { text-align: center; min-width: 3.4rem;
-  background: color-mix(in srgb, var(--mark) calc(var(--share) * 75%), transparent) }
-.heat th { text-align: center }
-.row { display: flex; gap: .3rem; margin-bottom: .6rem }
-figure { margin: 0; flex: none; width: 8.6rem } figure img { width: 100%; border-radius: .3rem;
-  display: block } figcaption { font-size: .72rem; line-height: 1.3; text-align: center }
-.row:not(.strip) figure:first-child { margin-right: .6rem }
-.strip figure { width: 5rem }
-svg { max-width: 100%; height: auto; display: block } svg text { fill: var(--soft);
-  font: 12px system-ui, sans-serif }
-.key { white-space: nowrap } summary { cursor: pointer; margin: .5rem 0; color: var(--soft) }
-.key i { display: inline-block; width: .75rem; height: .75rem; border-radius: 50%;
-  vertical-align: -1px; margin: 0 .35rem 0 .6rem }
-"""
 
 
 def write_report(
@@ -94,13 +54,7 @@ def page(m: Measurement, portraits: PortraitSet, found: dict[str, Any]) -> str:
         _bins(found),
         _judge(m),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{escape(title)}: evaluation</title>\n<style>{STYLE}</style>\n"
-        + "\n".join(sections)
-        + "\n</html>\n"
-    )
+    return document(f"{title}: evaluation", sections)
 
 
 def _opening(m: Measurement, found: dict[str, Any], title: str) -> str:
@@ -114,9 +68,9 @@ def _opening(m: Measurement, found: dict[str, Any], title: str) -> str:
         f"{', a preview' if manifest.preview else ''}.</p>"
         f"<p>Ages are estimated by a judge that learned from real portraits of the training split "
         f"and from no generated one. On {error['portraits']} real portraits of the "
-        f"{escape(error['split'])} part it errs by <b>{_text(error['mae_years'])} years</b> on "
-        f"average (bias {_signed(error['bias_years'])}) and names the right cluster for "
-        f"{_percent(error['cluster_mean_share'])} of each: no age below is surer. Shares of "
+        f"{escape(error['split'])} part it errs by <b>{text(error['mae_years'])} years</b> on "
+        f"average (bias {signed(error['bias_years'])}) and names the right cluster for "
+        f"{percent(error['cluster_mean_share'])} of each: no age below is surer. Shares of "
         "identity count a picture without a face as a failure.</p>"
     )
 
@@ -128,7 +82,7 @@ def _tiles(found: dict[str, Any]) -> str:
     def within(name: str, text: Callable[[Any], str]) -> str:
         return f"95 %: {text(ranges[name][0])} to {text(ranges[name][1])}. " if ranges[name] else ""
 
-    real = _percent(error["cluster_mean_share"])
+    real = percent(error["cluster_mean_share"])
     chance = 1 / len(found["details"]["clusters"]["names"])
     walks = found["details"]["interpolation"]
     travelled = ""
@@ -137,51 +91,51 @@ def _tiles(found: dict[str, Any]) -> str:
     tiles = [
         (
             "Judged in the wanted cluster",
-            _percent(found["judged_cluster_share"]),
-            within("judged_cluster_share", _percent)
-            + f"Real portraits: {real}; chance: {_percent(chance)}",
+            percent(found["judged_cluster_share"]),
+            within("judged_cluster_share", percent)
+            + f"Real portraits: {real}; chance: {percent(chance)}",
         ),
         (
             "The same person",
-            _percent(found["identity_share"]),
-            within("identity_share", _percent)
-            + f"dlib distance under {SAME_PERSON}; mean {_text(found['identity_distance'])}",
+            percent(found["identity_share"]),
+            within("identity_share", percent)
+            + f"dlib distance under {SAME_PERSON}; mean {text(found['identity_distance'])}",
         ),
         (
             "Nearest portrait is its own",
-            _percent(found["rank1_share"]),
-            within("rank1_share", _percent) + f"Among {found['portraits']} portraits",
+            percent(found["rank1_share"]),
+            within("rank1_share", percent) + f"Among {found['portraits']} portraits",
         ),
         (
             "Group kept",
-            _percent(found["group_kept_share"]),
-            f"The judge on real portraits: {_percent(error['group_share'])}",
+            percent(found["group_kept_share"]),
+            f"The judge on real portraits: {percent(error['group_share'])}",
         ),
         (
             "Reconstruction",
-            f"{_text(found['reconstruction_psnr_db'])} dB",
-            within("reconstruction_psnr_db", _text) + f"SSIM {_text(found['reconstruction_ssim'])}",
+            f"{text(found['reconstruction_psnr_db'])} dB",
+            within("reconstruction_psnr_db", text) + f"SSIM {text(found['reconstruction_ssim'])}",
         ),
         (
             "There and back",
-            f"{_text(found['cycle_psnr_db'])} dB",
-            f"SSIM {_text(found['cycle_ssim'])}",
+            f"{text(found['cycle_psnr_db'])} dB",
+            f"SSIM {text(found['cycle_ssim'])}",
         ),
         (
             "Landmarks, youngest to oldest",
-            f"{_text(found['displacement_percent'])} %",
-            within("displacement_percent", _text)
-            + f"Reconstruction {_text(found['reconstruction_displacement_percent'])} %; three "
-            f"times that in {_percent(found['share_three_times'])}",
+            f"{text(found['displacement_percent'])} %",
+            within("displacement_percent", text)
+            + f"Reconstruction {text(found['reconstruction_displacement_percent'])} %; three "
+            f"times that in {percent(found['share_three_times'])}",
         ),
         (
             "Sharpness",
-            f"× {_text(found['sharpness_ratio'])}",
+            f"× {text(found['sharpness_ratio'])}",
             "Of the portrait's; 1 is as sharp",
         ),
         (
             "Age rises along interpolations",
-            _text(found["interpolation_rank_correlation"]),
+            text(found["interpolation_rank_correlation"]),
             "Rank correlation; 1 rises at every frame. " + travelled,
         ),
     ]
@@ -232,7 +186,7 @@ def _sheet(m: Measurement, subject: Subject, portraits: PortraitSet, place: int)
         far = "no face" if np.isnan(distance) else f"{distance:.2f}"
         captions.append(f"<b>{anchor.name}</b><br>judged {age:.0f} · {far}")
     pictures = [portrait, *subject.anchors(portrait, m.group)]
-    figures = "".join(_figure(p, c) for p, c in zip(pictures, captions, strict=True))
+    figures = "".join(figure(p, c) for p, c in zip(pictures, captions, strict=True))
     return f'<div class="row">{figures}</div>'
 
 
@@ -267,15 +221,15 @@ def _age_table(rows: Sequence[dict[str, Any]], by_group: bool) -> str:
             row["portraits"],
             row["centre_years"],
             f"<b>{spread(row)}</b>",
-            _range(row["interval"]),
+            spanned(row["interval"]),
             row["real"]["portraits"],
             spread(row["real"]),
             row["judge_mae_years"],
-            _signed(row["judge_bias_years"]),
+            signed(row["judge_bias_years"]),
         ]
         for row in rows
     ]
-    return _table(head, body)
+    return table(head, body)
 
 
 def _age_chart(m: Measurement, rows: Sequence[dict[str, Any]]) -> str:
@@ -315,13 +269,13 @@ def _age_chart(m: Measurement, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _clusters(found: dict[str, Any]) -> str:
-    table = found["details"]["clusters"]
-    names, real = table["names"], table["real_portraits"]
+    counts = found["details"]["clusters"]
+    names, real = counts["names"], counts["real_portraits"]
 
     def heat(caption: str, shares: Sequence[Sequence[float | None]], labels: Sequence[str]) -> str:
         lines = "".join(
             f"<tr><td>{label}</td>"
-            + "".join(f'<td style="--share:{share or 0}">{_percent(share)}</td>' for share in line)
+            + "".join(f'<td style="--share:{share or 0}">{percent(share)}</td>' for share in line)
             + "</tr>"
             for label, line in zip(labels, shares, strict=True)
         )
@@ -334,10 +288,10 @@ def _clusters(found: dict[str, Any]) -> str:
     return (
         "<h2>Wanted against judged cluster</h2><p>Rows are wanted, columns judged. Good is a heavy "
         "diagonal, no lighter than that of real portraits.</p><div class='pair'>"
-        + heat(f"Pictures, {table['portraits']} a row", table["table"], names)
+        + heat(f"Pictures, {counts['portraits']} a row", counts["table"], names)
         + heat(
             "Real portraits of this part",
-            table["real_table"],
+            counts["real_table"],
             [f"{name} (n {n})" for name, n in zip(names, real, strict=True)],
         )
         + "</div>"
@@ -355,12 +309,12 @@ def _identity(found: dict[str, Any]) -> str:
             row["portraits"],
             row["faces_not_found"],
             row["distance"],
-            _range(row["interval"]),
-            f"<b>{_percent(row['share'])}</b>",
-            _percent(row["stranger_share"]),
-            _percent(row["impostor_share"]),
+            spanned(row["interval"]),
+            f"<b>{percent(row['share'])}</b>",
+            percent(row["stranger_share"]),
+            percent(row["impostor_share"]),
             row["impostor_pairs"],
-            _percent(row["rank1_share"]),
+            percent(row["rank1_share"]),
         ]
         for row in found["details"]["identity"]
     ]
@@ -370,7 +324,7 @@ def _identity(found: dict[str, Any]) -> str:
         "against other portraits of their own portrait's cluster and group. Impostors are pairs of "
         "different real people of this anchor's cluster and group that fall under 0.6 as well: "
         "where they are many, as among children, the threshold says little. A bundle that changes "
-        "nothing scores best here, so read it beside the ages.</p>" + _table(head, body)
+        "nothing scores best here, so read it beside the ages.</p>" + table(head, body)
     )
 
 
@@ -380,16 +334,16 @@ def _groups(found: dict[str, Any]) -> str:
         [
             row["anchor"],
             row["portraits"],
-            f"<b>{_percent(row['kept_share'])}</b>",
-            _percent(row["own_group_kept_share"]),
+            f"<b>{percent(row['kept_share'])}</b>",
+            percent(row["own_group_kept_share"]),
             row["real_portraits"],
-            _percent(row["real_share"]),
+            percent(row["real_share"]),
         ]
         for row in found["details"]["groups"]
     ]
     return (
         "<h2>Group kept</h2><p>Pictures judged of the group that the data says of their portrait. "
-        "The judge itself is unsure of children.</p>" + _table(head, body)
+        "The judge itself is unsure of children.</p>" + table(head, body)
     )
 
 
@@ -400,7 +354,7 @@ def _reproduction(found: dict[str, Any]) -> str:
         "<h2>Reconstruction and cycle</h2><p>Portraits rendered at their own anchor, and portraits "
         "of other clusters rendered here and then back at their own. Over the whole masked "
         "portrait, grey included.</p>"
-        + _table(head, ([row[key] for key in keys] for row in found["details"]["reproduction"]))
+        + table(head, ([row[key] for key in keys] for row in found["details"]["reproduction"]))
     )
 
 
@@ -412,20 +366,20 @@ def _distribution(found: dict[str, Any]) -> str:
             row["label"] or "all",
             row["real"],
             row["generated"],
-            f"<b>{_text(row['distance'])}</b>",
+            f"<b>{text(row['distance'])}</b>",
             row["floor"],
         ]
         for row in rows
     ]
     head = ["Anchor", "Group", "Real n", "Pictures n", "Distance", "Floor"]
-    table = _table(head, body) if rows else f"<p>No set holds {LEAST} pictures.</p>"
+    shown = table(head, body) if rows else f"<p>No set holds {LEAST} pictures.</p>"
     return (
         "<h2>Distribution</h2><p>Kernel distance (as KID, times 1000) between the judge's features "
         "of real portraits of the cluster and of pictures made of portraits of other clusters. The "
         "floor is what chance makes of two halves of the real portraits (95th percentile). Only "
         f"sets of {LEAST} and more are compared; all is the mean over the anchors, small ones "
         "included. Good is near the floor. The judge learned to overlook sharpness, so softness "
-        f"does not show here.</p>{table}"
+        f"does not show here.</p>{shown}"
     )
 
 
@@ -437,7 +391,7 @@ def _texture(found: dict[str, Any]) -> str:
         "the median ratio to the portrait's, and the ratio of medians to real portraits of the "
         "cluster. 1 is as sharp; far above 1 means speckle. Landmarks: mean distance from the "
         "portrait's, in percent of the side.</p>"
-        + _table(head, ([row[key] for key in keys] for row in found["details"]["texture"]))
+        + table(head, ([row[key] for key in keys] for row in found["details"]["texture"]))
     )
 
 
@@ -455,12 +409,12 @@ def _interpolation(m: Measurement, portraits: PortraitSet, found: dict[str, Any]
             walks["frames"],
             f"{walks['mean_years'][0]} years",
             f"{walks['mean_years'][-1]} years",
-            f"<b>{_text(walks['rank_correlation'])}</b>",
-            _range(walks["interval"]),
-            f"{_text(walks['largest_fall_years'])} years",
-            f"{_text(walks['largest_jump_years'])} years",
-            f"{_text(walks['largest_step_levels'])} levels",
-            f"{_text(walks['mean_step_levels'])} levels",
+            f"<b>{text(walks['rank_correlation'])}</b>",
+            spanned(walks["interval"]),
+            f"{text(walks['largest_fall_years'])} years",
+            f"{text(walks['largest_jump_years'])} years",
+            f"{text(walks['largest_step_levels'])} levels",
+            f"{text(walks['mean_step_levels'])} levels",
         ]
     ]
     subject = Subject(m.bundle)
@@ -471,7 +425,7 @@ def _interpolation(m: Measurement, portraits: PortraitSet, found: dict[str, Any]
         frames = subject.walk(_portrait(m, portraits, place), m.group, STRIP)
         years = m.judge(frames).age_years
         figures = "".join(
-            _figure(frame, f"{age:.0f}<br>judged {judged:.0f}")
+            figure(frame, f"{age:.0f}<br>judged {judged:.0f}")
             for frame, age, judged in zip(frames, ages, years, strict=True)
         )
         strips.append(f'<div class="row strip">{figures}</div>')
@@ -480,7 +434,7 @@ def _interpolation(m: Measurement, portraits: PortraitSet, found: dict[str, Any]
         "equal steps. Rank correlation of judged age with time, how far the judged age falls back, "
         "its largest jump between neighbouring frames, and how far neighbouring frames differ; "
         "means over portraits.</p>"
-        f"{_table(head, body)}{_walk_chart(walks, centres)}"
+        f"{table(head, body)}{_walk_chart(walks, centres)}"
         f'<div class="scroll">{"".join(strips)}</div>'
     )
 
@@ -515,29 +469,29 @@ def _walk_chart(walks: dict[str, Any], centres: Sequence[float]) -> str:
 
 def _bins(found: dict[str, Any]) -> str:
     lines: list[tuple[str, str, Callable[[Any], str]]] = [
-        ("n", "portraits", _text),
-        ("Judged in the wanted cluster", "cluster_share", _percent),
-        ("Years outside it", "years_outside", _text),
-        ("Distance to the portrait", "identity_distance", _text),
-        ("The same person, under 0.6", "identity_share", _percent),
-        ("Nearest portrait is its own", "rank1_share", _percent),
-        ("Group kept", "group_kept_share", _percent),
-        ("Reconstruction, dB", "psnr_db", _text),
-        ("Reconstruction, SSIM", "ssim", _text),
-        ("There and back, dB", "cycle_psnr_db", _text),
-        ("There and back, SSIM", "cycle_ssim", _text),
-        ("Kernel distance", "kernel_distance", _text),
-        ("Its floor", "kernel_distance_floor", _text),
-        ("Landmarks, youngest to oldest, %", "displacement_percent", _text),
-        ("Sharpness", "sharpness_ratio", _text),
-        ("Interpolations", "interpolations", _text),
-        ("Rank correlation", "rank_correlation", _text),
-        ("Pictures without a face", "faces_not_found", _text),
+        ("n", "portraits", text),
+        ("Judged in the wanted cluster", "cluster_share", percent),
+        ("Years outside it", "years_outside", text),
+        ("Distance to the portrait", "identity_distance", text),
+        ("The same person, under 0.6", "identity_share", percent),
+        ("Nearest portrait is its own", "rank1_share", percent),
+        ("Group kept", "group_kept_share", percent),
+        ("Reconstruction, dB", "psnr_db", text),
+        ("Reconstruction, SSIM", "ssim", text),
+        ("There and back, dB", "cycle_psnr_db", text),
+        ("There and back, SSIM", "cycle_ssim", text),
+        ("Kernel distance", "kernel_distance", text),
+        ("Its floor", "kernel_distance_floor", text),
+        ("Landmarks, youngest to oldest, %", "displacement_percent", text),
+        ("Sharpness", "sharpness_ratio", text),
+        ("Interpolations", "interpolations", text),
+        ("Rank correlation", "rank_correlation", text),
+        ("Pictures without a face", "faces_not_found", text),
     ]
 
-    def table(bins: Sequence[dict[str, Any]], caption: str) -> str:
+    def split(bins: Sequence[dict[str, Any]], caption: str) -> str:
         rows = ([name, *(text(one[key]) for one in bins)] for name, key, text in lines)
-        return _table(["", *(one["bin"] for one in bins)], rows, caption)
+        return table(["", *(one["bin"] for one in bins)], rows, caption)
 
     details = found["details"]
     return (
@@ -546,8 +500,8 @@ def _bins(found: dict[str, Any]) -> str:
         f"middle and 1 before a corner: near frontal under {FRONTAL}, far turned from {TURNED}. "
         "Sharpness is the portrait's own, in thirds. Good is no column far below the others.</p>"
         "<div class='pair'>"
-        + table(details["by_turn"], "By head turn")
-        + table(details["by_sharpness"], "By the portrait's sharpness")
+        + split(details["by_turn"], "By head turn")
+        + split(details["by_sharpness"], "By the portrait's sharpness")
         + "</div>"
     )
 
@@ -556,8 +510,8 @@ def _judge(m: Measurement) -> str:
     error = m.judge.error
     head = ["Cluster", "n", "Error, years", "Bias, years", "Group right"]
     body = [
-        [name, row["portraits"], row["mae_years"], _signed(row["bias_years"]),
-         _percent(row["group_share"])]
+        [name, row["portraits"], row["mae_years"], signed(row["bias_years"]),
+         percent(row["group_share"])]
         for name, row in error["clusters"].items()
     ]  # fmt: skip
     data = m.judge.information.get("data", ())
@@ -566,44 +520,9 @@ def _judge(m: Measurement) -> str:
         f"{m.judge.information['config']['resolution']} px, with random sharpness, colour and "
         "noise so that softness does not read as age. Its error on "
         f"{error['portraits']} real portraits of the {escape(error['split'])} part, which it never "
-        f"saw:</p>{_table(head, body)}"
+        f"saw:</p>{table(head, body)}"
     )
 
 
 def _portrait(m: Measurement, portraits: PortraitSet, place: int) -> NDArray[np.uint8]:
     return portraits.images[int(m.rows[place])].permute(1, 2, 0).cpu().numpy()
-
-
-def _figure(picture: NDArray[np.uint8], caption: str) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<figure><img alt="" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{_text(value)}</td>" for value in row) + "</tr>" for row in rows
-    )
-    titles = "".join(f"<th>{name}</th>" for name in head)
-    named = f"<caption>{caption}</caption>" if caption else ""
-    return f'<div class="scroll"><table>{named}<tr>{titles}</tr>{lines}</table></div>'
-
-
-def _text(value: Any) -> str:
-    return "–" if value is None else str(value)
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f} %"
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.1f}"
-
-
-def _range(ends: Sequence[float] | None) -> str:
-    return "–" if ends is None else f"{ends[0]} to {ends[1]}"
