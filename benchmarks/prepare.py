@@ -14,9 +14,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.machine import processors
 from model.runtime import available_threads
 from training.__main__ import PARSER
+from training.machine import processors
 from training.prepare import PrepareConfig, prepare
 
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.machine import processors
 from benchmarks.plain import PlainLoop
 from model.ages import LIFESPAN_CLUSTERS
 from training.config import load_config
 from training.data import PortraitSet, PreparedSet, open_prepared
+from training.machine import processors
 from training.recipes.lifespan import LifespanConfig
 from training.run import Run, device_of
 

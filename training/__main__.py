@@ -186,6 +186,35 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(arguments: argparse.Namespace) -> int:
+    from model.portraits.detect import DlibLandmarker
+    from model.portraits.parse import Parser
+    from training.comparison import read_sitter, rendered, write_comparison
+    from training.page import text
+
+    bundles = [open_bundle(path) for path in arguments.bundle]
+    names = [bundle.manifest.name for bundle in bundles]
+    if len(set(names)) < len(names):
+        raise DataError(f"two bundles have one name: {', '.join(sorted(names))}")
+    landmarker, parser = DlibLandmarker(), Parser.open(arguments.parser)
+    photos = [(path, False) for path in arguments.photos]
+    photos += [(path, True) for path in arguments.aligned]
+    if not photos:
+        raise DataError("no photograph is given")
+    sitters = [read_sitter(path, landmarker, aligned) for path, aligned in photos]
+    renderings = [rendered(bundle, sitters, parser, landmarker) for bundle in bundles]
+    found = write_comparison(arguments.output, renderings, sitters)
+    for one in found["bundles"]:
+        print(
+            f"{one['name']}: landmarks moved by {text(one['displacement_percent'])} %, pixels by "
+            f"{one['change_levels']} levels, {one['picture_ms']} ms a picture"
+        )
+    if found["finding"]:
+        print(found["finding"])
+    print(f"{arguments.output / 'comparison.html'} shows all of it; it holds the photographs")
+    return 0
+
+
 def _import(arguments: argparse.Namespace) -> int:
     from training.published import published_generator
 
@@ -321,6 +350,15 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--report", type=Path, help="folder for report.json and report.html")
     sub.add_argument("--write", action="store_true", help="write chief figures into the manifest")
 
+    sub = command("compare", _compare, "Show what several bundles make of the same photographs.")
+    sub.add_argument("photos", nargs="*", type=Path, help="the largest face of each is taken")
+    sub.add_argument(
+        "--aligned", nargs="+", type=Path, default=[], help="pictures that are portraits already"
+    )
+    sub.add_argument("--bundle", nargs="+", type=Path, required=True, help="bundle folders")
+    sub.add_argument("-o", "--output", type=Path, default=Path("comparison"))
+    sub.add_argument("--parser", type=Path, default=PARSER, help="face parser's graph")
+
     sub = command("import", _import, "Make a bundle of a published Lifespan checkpoint.")
     sub.add_argument("checkpoint", type=Path, help="latest_net_g_running.pth of one group")
     sub.add_argument("--group", required=True, help="female or male: what the file was trained on")
@@ -338,7 +376,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", type=Path, default=DATA, help="what prepare wrote")
     sub.add_argument("-o", "--output", type=Path, default=Path("judge"))
     sub.add_argument("--resolution", type=int, default=64, help="side of what it sees, pixels")
-    sub.add_argument("--images", type=int, default=140_000)
+    sub.add_argument("--images", type=int, default=600_000)
     sub.add_argument("--licence", default="unknown; ask whoever trained it")
     sub.add_argument("--trained-on-data", nargs="+", default=["unnamed data"], metavar="NAME")
     sub.add_argument("--hardware", default="", help="what it was trained on, for the record")

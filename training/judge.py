@@ -45,7 +45,7 @@ class JudgeConfig:
 
     resolution: int = 64
     batch: int = 32
-    images: int = 140_000
+    images: int = 600_000
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     dropout: float = 0.2

@@ -60,15 +60,21 @@ def document(title: str, sections: Iterable[str]) -> str:
     )
 
 
+def _source(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def figure(picture: NDArray[np.uint8], caption: str) -> str:
     """A picture (H, W, 3) with a caption in HTML."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return (
-        f'<figure><img alt="" src="data:image/png;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+    source = _source(Image.fromarray(picture))
+    return f'<figure><img alt="" src="{source}"><figcaption>{caption}</figcaption></figure>'
+
+
+def sheet_of(picture: Image.Image) -> str:
+    """A wide picture that may be scrolled sideways."""
+    return f'<div class="scroll"><img alt="" src="{_source(picture)}"></div>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
