@@ -336,7 +336,18 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         mine = self.discriminator.state_dict()
         entrance = {name: tensor for name, tensor in mine.items() if name.startswith(ENTRANCE)}
         rest = {n: t for n, t in weights.items() if n in mine or not n.startswith(ENTRANCE)}
+        for name in ("head.weight", "head.bias"):
+            rest[name] = self._warm_heads(rest[name])
         return entrance | rest
+
+    def _warm_heads(self, heads: Tensor) -> Tensor:
+        """Joint heads as the factored ones that are nearest to them, where those are wanted."""
+        anchors, populations = len(self.config.clusters), len(self.config.groups)
+        if self.config.heads == "joint" or len(heads) != populations * anchors:
+            return heads
+        table = heads.unflatten(0, (populations, anchors))
+        clusters = table.mean(0)
+        return torch.cat([clusters, table.mean(1) - clusters.mean(0)])
 
     def anchors(self, generator: nn.Module, image: Tensor, group: int) -> Tensor:
         network = cast(LifespanGenerator, generator)

@@ -220,3 +220,22 @@ def test_exported_latents_are_the_mapping_of_the_noise_free_codes(recipe):
         wanted = recipe.generator.mapping(recipe.codes[2])
     torch.testing.assert_close(torch.from_numpy(parts.latents[2]), wanted)
     assert parts.latents.shape == (3, 6, 8)
+
+
+def test_a_warm_start_turns_joint_heads_into_the_nearest_factored_ones(batch):
+    joint = LifespanRecipe(config_of(TINY))
+    with torch.no_grad():
+        for heads in (joint.discriminator.head.weight, joint.discriminator.head.bias):
+            age, group = torch.randn(1, 6, *heads.shape[1:]), torch.randn(2, 1, *heads.shape[1:])
+            heads.copy_((age + group).flatten(0, 1))
+    factored = LifespanRecipe(config_of(TINY | {"heads": "factored"}))
+    weights = factored.warm_discriminator(joint.discriminator.state_dict())
+    factored.discriminator.load_state_dict(weights)
+    logits = [recipe.judged(batch.real, draws()) for recipe in (joint, factored)]
+    for group in range(3):
+        groups = torch.full((4,), group)
+        given, wanted = (
+            recipe.selected(each, groups, batch.source)
+            for recipe, each in zip((factored, joint), reversed(logits), strict=True)
+        )
+        torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-4)
