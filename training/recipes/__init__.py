@@ -26,6 +26,7 @@ D = TypeVar("D", bound=nn.Module)
 
 METHODS = {
     "lifespan": "LifespanRecipe",
+    "stargan": "StarganRecipe",
 }
 """Recipes by method: the class in the module of that name."""
 
