@@ -27,6 +27,7 @@ D = TypeVar("D", bound=nn.Module)
 METHODS = {
     "lifespan": "LifespanRecipe",
     "stargan": "StarganRecipe",
+    "s2gan": "S2ganRecipe",
 }
 """Recipes by method: the class in the module of that name."""
 

@@ -19,6 +19,7 @@ from training.run import LOG, Run
 
 TINY = {
     "stargan": {"method": "stargan", "residuals": 1},
+    "s2gan": {"method": "s2gan", "bases": 3, "basis_channels": 2},
 }
 SMALL = {"resolution": 16, "width": 4, "discriminator_width": 4}
 RUN = {
