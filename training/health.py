@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 WINDOW = 50
-"""Steps over which signs are averaged before they are looked at."""
+"""Moves of G over which signs are averaged before they are looked at."""
 
 COLLAPSED = {
     "contrast": "pictures are blank",

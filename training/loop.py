@@ -8,7 +8,7 @@ from contextlib import closing
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from training.health import WINDOW, CollapseError
+from training.health import CollapseError
 from training.means import Means
 from training.run import LOG, Run
 from training.selection import Score
@@ -94,7 +94,7 @@ def fit(run: Run) -> bool:
                 each.add(logged)
             now = run.images_seen
             log.bar.update(now - before)
-            finding = run.look() if run.steps % WINDOW == 0 else None
+            finding = run.look() if run.steps % run.window_steps == 0 else None
             if finding is not None:
                 _answer(run, finding, log)
                 means = Means()

@@ -64,3 +64,35 @@ def age_loss(estimate: Tensor, code: Tensor) -> Tensor:
     of twelve places is 0 until the class is all but sure. The square's is the class's probability.
     """
     return (estimate - code).square().mean()
+
+
+def critic_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """What a Wasserstein critic lowers: E[D(G(z))] - E[D(x)] (Arjovsky et al. 2017, eq. 2).
+
+    Criticism of real and of generated images, of any shape; the mean is over patches too. With a
+    critic of slope 1 its negative is at most the earth mover's distance of the two.
+    """
+    return fake.float().mean() - real.float().mean()
+
+
+def critic_adversarial_loss(fake: Tensor) -> Tensor:
+    """What G lowers against a Wasserstein critic: -E[D(G(z))] (Arjovsky et al. 2017)."""
+    return -fake.float().mean()
+
+
+def gradient_penalty(criticism: Tensor, image: Tensor) -> Tensor:
+    """Mean squared distance from 1 of the critic's gradient norm (Gulrajani et al. 2017, eq. 3).
+
+    `criticism` (N, ...) is that of `image` (N, 3, H, W), which requires grad. The patches of an
+    image are summed and not averaged, as in StarGAN's published code.
+    """
+    (gradient,) = torch.autograd.grad(criticism.float().sum(), image, create_graph=True)
+    return (gradient.float().flatten(1).norm(dim=1) - 1).square().mean()
+
+
+def class_loss(logits: Tensor, cluster: Tensor) -> Tensor:
+    """Cross entropy of the softmax over clusters (Choi et al. 2018, eqs. 2 and 3).
+
+    Logits (N, clusters) under the wanted clusters (N,).
+    """
+    return functional.cross_entropy(logits.float(), cluster)

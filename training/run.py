@@ -264,6 +264,11 @@ class Run:
         with self.autocast:
             return self.recipe.held_out(batch, draws)
 
+    @property
+    def window_steps(self) -> int:
+        """Steps between looks: what G makes of portraits changes only where G moves."""
+        return WINDOW * self.config.discriminator_steps
+
     def look(self) -> str | None:
         """After each window: adapts the share of views, and returns what has gone wrong, if so."""
         means = self.window.of(self.processes)
@@ -273,7 +278,7 @@ class Run:
             self._keep_good()
         surplus = overfitting(means)
         if surplus is not None and self.config.augment_target > 0:
-            move = WINDOW * self.config.batch / self.config.augment_ramp
+            move = self.window_steps * self.config.batch / self.config.augment_ramp
             move = move if surplus > self.config.augment_target else -move
             self.recipe.augment_share = min(max(self.recipe.augment_share + move, 0.0), 1.0)
         return finding

@@ -126,6 +126,20 @@ def test_a_healthy_run_of_500_steps_raises_nothing(begun, prepared, tmp_path):
     assert "finding" not in (tmp_path / LOG).read_text()
 
 
+@pytest.mark.parametrize(("discriminator_steps", "looks"), [(1, [50, 100]), (2, [100])])
+def test_signs_are_looked_at_after_fifty_moves_of_the_generator(
+    discriminator_steps, looks, prepared, tmp_path, monkeypatch
+):
+    settings = {"resolution": 16, "images": 480, "sample_every": 480, "checkpoint_every": 480}
+    settings |= {"reconstruction_images": 0, "discriminator_images": 0}
+    settings |= {"discriminator_steps": discriminator_steps}
+    run = Run(config_of(TINY | settings), prepared, tmp_path, "cpu")
+    seen = []
+    monkeypatch.setattr(run, "look", lambda: seen.append(run.steps))
+    assert fit(run)
+    assert seen == looks
+
+
 def test_a_collapse_from_thirty_times_the_rates_is_named_within_500_steps(
     begun, prepared, tmp_path
 ):

@@ -8,7 +8,11 @@ from training.losses import (
     absolute_error,
     adversarial_loss,
     age_loss,
+    class_loss,
+    critic_adversarial_loss,
+    critic_loss,
     discriminator_loss,
+    gradient_penalty,
     minimax_loss,
     mismatch_loss,
     r1_penalty,
@@ -130,3 +134,56 @@ def test_training_both_brings_the_discriminator_to_a_half(generator_loss):
     assert (torch.sigmoid(judge(x)) - 0.5).abs().max() < 0.05
     assert abs(made[0] - 1) < 0.05
     assert abs(abs(made[1]) - 0.5) < 0.05
+
+
+def linear_critic(slope, image):
+    return (image * slope).sum((1, 2, 3))
+
+
+@pytest.mark.parametrize("length", [0.0, 0.5, 1.0, 13.0])
+def test_the_gradient_penalty_of_a_linear_critic_is_its_slopes_distance_from_one(length):
+    slope = torch.tensor([3.0, 4.0, 12.0]).view(1, 3, 1, 1) / 13 * length
+    image = torch.randn(5, 3, 1, 1, requires_grad=True)
+    penalty = gradient_penalty(linear_critic(slope, image), image)
+    assert penalty.item() == pytest.approx((length - 1) ** 2)
+
+
+def test_the_gradient_penalty_is_a_mean_over_images_of_their_summed_patches():
+    image = torch.randn(2, 3, 2, 2, requires_grad=True)
+    slopes = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1)  # each of 2x2 patches has this one
+    patches = (image[:, :1] * slopes)[:, :, :1, :1].expand(2, 1, 2, 2)
+    assert gradient_penalty(patches, image).item() == pytest.approx((3**2 + 11**2) / 2)
+
+
+def test_the_gradient_penalty_moves_a_flat_critic_to_finite_weights_and_a_steep_one_down():
+    slope = torch.nn.Parameter(torch.tensor([0.0, 3.0]).view(2, 1, 1, 1))
+    image = torch.randn(2, 1, 1, 1, requires_grad=True)
+    gradient_penalty(linear_critic(slope, image), image).backward()
+    assert slope.grad.flatten().tolist() == [0.0, 2.0]  # (2 / 2 images) (|slope| - 1)
+
+
+def test_the_gradient_penalty_of_a_half_precision_critic_is_that_of_the_full_one():
+    torch.manual_seed(0)
+    judge = nn.Sequential(nn.Conv2d(3, 16, 4, 2, 1), nn.LeakyReLU(0.01), nn.Conv2d(16, 1, 4, 2, 1))
+    image = torch.randn(4, 3, 16, 16, requires_grad=True)
+    given = []
+    for half in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            penalty = gradient_penalty(40 * judge(image), image)
+        gradients = torch.autograd.grad(penalty, [judge[0].weight, judge[2].weight])
+        given.append([penalty, *gradients])
+    for half, full in zip(*given, strict=True):
+        assert half.dtype == torch.float32
+        assert (half - full).norm() < 0.03 * full.norm()
+
+
+def test_a_critic_of_slope_one_measures_the_distance_of_two_points():
+    real, fake = torch.full((4, 1, 2, 2), 3.0), torch.full((4, 1, 2, 2), -1.0)
+    assert -critic_loss(real, fake).item() == 4
+    assert critic_adversarial_loss(fake).item() == 1
+
+
+def test_the_class_loss_is_the_negative_logarithm_of_the_right_clusters_probability():
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])) + 7
+    wanted = -(math.log(0.3) + math.log(0.8)) / 2
+    assert class_loss(logits, torch.tensor([1, 2])).item() == pytest.approx(wanted)

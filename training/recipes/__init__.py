@@ -27,6 +27,8 @@ D = TypeVar("D", bound=nn.Module)
 METHODS = {
     "lifespan": "LifespanRecipe",
     "gan": "GanRecipe",
+    "stargan": "StarganRecipe",
+    "s2gan": "S2ganRecipe",
 }
 """Recipes by method: the class in the module of that name."""
 
