@@ -26,6 +26,8 @@ D = TypeVar("D", bound=nn.Module)
 
 METHODS = {
     "lifespan": "LifespanRecipe",
+    "cyclegan": "CycleganRecipe",
+    "discogan": "DiscoganRecipe",
 }
 """Recipes by method: the class in the module of that name."""
 
@@ -71,6 +73,9 @@ class Recipe(ABC, Generic[C, G, D]):
     """What only training needs"""
     augment_share: float = 1.0
     """Share of the images that D sees in a random view"""
+    pictures_in_state: ClassVar[tuple[str, ...]] = ()
+    """How entries of the discriminator's state begin that are pictures: a warm start, which may be
+    given away, is written without them"""
 
     def to(self, device: str) -> Self:
         """Moves networks and tables."""
