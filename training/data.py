@@ -202,10 +202,27 @@ class PortraitSet:
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
         """A batch of `count`; all randomness comes from `generator`, which lives on the CPU."""
-        config = self.config
-        clusters, groups = len(config.clusters), len(config.groups)
+        clusters = len(self.config.clusters)
         source = torch.randint(clusters, (count,), generator=generator)
         step = torch.randint(1, clusters, (count,), generator=generator)
+        return self._drawn(source, (source + step) % clusters, generator)
+
+    def draw_pair(self, target: int, count: int, generator: torch.Generator) -> Batch:
+        """A batch of `count`, the first half of every cluster but `target`, the second of `target`.
+
+        The first half's clusters, drawn evenly, are the second half's targets. Raises ValueError
+        for an odd `count`.
+        """
+        if count % 2:
+            raise ValueError(f"{count} portraits do not divide into two halves")
+        clusters = len(self.config.clusters)
+        step = torch.randint(1, clusters, (count // 2,), generator=generator)
+        others, same = (target + step) % clusters, torch.full_like(step, target)
+        return self._drawn(torch.cat([others, same]), torch.cat([same, others]), generator)
+
+    def _drawn(self, source: Tensor, target: Tensor, generator: torch.Generator) -> Batch:
+        """Portraits of clusters `source` (N,), some of them without their group, some flipped."""
+        config, count, groups = self.config, len(source), len(self.config.groups)
         group = torch.randint(groups, (count,), generator=generator)
         flip = torch.rand(count, generator=generator) < 0.5
         dropped = torch.rand(count, generator=generator) < config.neutral
@@ -215,7 +232,7 @@ class PortraitSet:
         return Batch(
             self.portraits(rows, flip),
             source.to(self.device),
-            ((source + step) % clusters).to(self.device),
+            target.to(self.device),
             group.to(self.device),
         )
 

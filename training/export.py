@@ -24,7 +24,7 @@ from model.networks.shells import DecoderShell, EncoderShell, TranslatorShell
 from model.runtime import OnnxRuntimeGraph, Provider
 from training.config import config_of
 from training.metrics import psnr_db
-from training.recipes import Exportable, recipe_of
+from training.recipes import Exportable, recipe_class, recipe_of
 
 OPSET = 20
 ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
@@ -315,7 +315,12 @@ def with_quality(bundle: Path, quality: Mapping[str, Any]) -> Bundle:
 
 
 def warm_start_bytes(state: Mapping[str, Any]) -> bytes:
-    """A checkpoint's averaged generator and discriminator in half precision, for later runs."""
+    """A checkpoint's averaged generator and discriminator in half precision, for later runs.
+
+    Without pictures that a method keeps in its discriminator's state.
+    """
+    pictures = recipe_class(config_of(state["config"]).method).pictures_in_state
+    judge = {n: t for n, t in state["discriminator"].items() if not n.startswith(pictures)}
 
     def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: t.half() if t.is_floating_point() else t for name, t in weights.items()}
@@ -326,7 +331,7 @@ def warm_start_bytes(state: Mapping[str, Any]) -> bytes:
             "config": state["config"],
             "images_seen": state["images_seen"],
             "generator": half(state["averaged"]),
-            "discriminator": half(state["discriminator"]),
+            "discriminator": half(judge),
         },
         buffer,
     )

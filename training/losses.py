@@ -1,5 +1,7 @@
 """Losses as pure functions; each takes what a network returned and gives a scalar tensor."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -96,3 +98,31 @@ def class_loss(logits: Tensor, cluster: Tensor) -> Tensor:
     Logits (N, clusters) under the wanted clusters (N,).
     """
     return functional.cross_entropy(logits.float(), cluster)
+
+
+def least_squares_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """What D pays for scores (any shape) away from 1 of real and from 0 of generated images.
+
+    The least-squares loss of Mao et al. (2017), halved as Zhu et al. (2017) do.
+    """
+    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+
+
+def least_squares_adversarial_loss(fake: Tensor) -> Tensor:
+    """What G pays for scores (any shape) away from 1 of its images (Mao et al. 2017)."""
+    return (fake - 1).square().mean()
+
+
+def squared_error(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared difference of two tensors of one shape: reconstruction of Kim et al. (2017)."""
+    return (estimate - truth).square().mean()
+
+
+def feature_matching_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
+    """How far the means over a batch of D's features are apart (Salimans et al. 2016).
+
+    Features (N, C, H, W) of several layers; the mean squared difference of each layer's means, and
+    their sum over layers, as Kim et al. (2017) take it.
+    """
+    pairs = zip(real, fake, strict=True)
+    return torch.stack([squared_error(b.mean(0), a.mean(0)) for a, b in pairs]).sum()

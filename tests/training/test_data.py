@@ -50,6 +50,47 @@ def test_a_target_is_never_the_source(prepared, config):
     assert set(batch.target.tolist()) == set(range(6))
 
 
+@pytest.mark.parametrize("target", [0, 4])
+def test_a_pairs_halves_are_every_other_cluster_evenly_and_the_target(prepared, config, target):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    batch = portraits.draw_pair(target, 4000, torch.Generator().manual_seed(0))
+    others, same = batch.source.chunk(2)
+    share = torch.bincount(others, minlength=6) / 2000
+    assert share[target] == 0
+    assert (share - 1 / 5).abs().topk(5, largest=False).values.max() < 0.03
+    assert (same == target).all()
+    assert torch.equal(batch.target, torch.cat([same, others]))
+
+
+def test_a_pairs_portraits_are_of_the_clusters_that_it_names(prepared, config, monkeypatch):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    flips = []
+    monkeypatch.setattr(portraits, "portraits", lambda rows, flip: flips.append(flip) or rows)
+    batch = portraits.draw_pair(2, 400, torch.Generator().manual_seed(0))
+    assert torch.equal(portraits.clusters[batch.real], batch.source)
+    drawn = portraits.groups[batch.real]
+    assert torch.equal(batch.group[batch.group < 2], drawn[batch.group < 2])
+    for half in (*drawn.chunk(2), *flips[0].chunk(2)):
+        assert half.float().mean().item() == pytest.approx(1 / 2, abs=0.1)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_even_parts_of_a_pair_keep_both_halves(prepared, config, parts):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    batch = portraits.draw_pair(1, 12, torch.Generator().manual_seed(0))
+    for part in range(parts):
+        others, same = batch.part(part, parts).source.chunk(2)
+        assert len(same) == len(others) == 6 // parts
+        assert (same == 1).all()
+        assert (others != 1).all()
+
+
+def test_an_odd_pair_is_refused(prepared, config):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    with pytest.raises(ValueError, match="two halves"):
+        portraits.draw_pair(1, 5, torch.Generator())
+
+
 def test_a_third_of_the_draws_drops_the_group(prepared, config):
     portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
     batch = portraits.draw(3000, torch.Generator().manual_seed(2))

@@ -12,10 +12,14 @@ from training.losses import (
     critic_adversarial_loss,
     critic_loss,
     discriminator_loss,
+    feature_matching_loss,
     gradient_penalty,
+    least_squares_adversarial_loss,
+    least_squares_discriminator_loss,
     minimax_loss,
     mismatch_loss,
     r1_penalty,
+    squared_error,
 )
 
 
@@ -187,3 +191,43 @@ def test_the_class_loss_is_the_negative_logarithm_of_the_right_clusters_probabil
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])) + 7
     wanted = -(math.log(0.3) + math.log(0.8)) / 2
     assert class_loss(logits, torch.tensor([1, 2])).item() == pytest.approx(wanted)
+
+
+def test_least_squares_want_a_one_for_real_and_a_nought_for_generated_patches():
+    real, fake = torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 0.0], [2.0, 4.0]])
+    loss = least_squares_discriminator_loss(real, fake)
+    assert loss.item() == (((0 + 4) / 2) + ((0 + 0 + 4 + 16) / 4)) / 2
+    assert least_squares_discriminator_loss(torch.ones(4), torch.zeros(4)) == 0
+
+
+def test_least_squares_want_a_one_for_what_the_generator_made():
+    assert least_squares_adversarial_loss(torch.tensor([[1.0, 0.0], [3.0, 1.0]])).item() == 5 / 4
+
+
+def test_the_best_least_squares_score_is_the_share_of_the_data_in_the_density():
+    """Mao et al. (2017), eq. 5 for labels 1 and 0: p_data / (p_data + p_G)."""
+    data, generated = torch.tensor([0.2, 0.8]), torch.tensor([0.6, 0.4])
+    scores = torch.full((2,), 0.5, requires_grad=True)
+    pictures = torch.tensor([0] * 2 + [1] * 8), torch.tensor([0] * 6 + [1] * 4)
+    for _ in range(100):
+        loss = least_squares_discriminator_loss(*(scores[which] for which in pictures))
+        (gradient,) = torch.autograd.grad(loss, scores)
+        scores = (scores - 0.5 * gradient).detach().requires_grad_()
+    torch.testing.assert_close(scores.detach(), data / (data + generated))
+
+
+def test_squared_error_is_the_mean_squared_distance():
+    assert squared_error(torch.tensor([1.0, -1.0]), torch.tensor([0.0, 2.0])).item() == 5.0
+
+
+def test_features_match_when_their_batch_means_do():
+    real, fake = torch.randn(6, 4, 2, 2), torch.randn(6, 4, 2, 2)
+    shuffled = fake - fake.mean(0) + real.mean(0)
+    assert feature_matching_loss([real], [shuffled]).item() == pytest.approx(0, abs=1e-12)
+    assert feature_matching_loss([real], [fake]) > 1e-2
+
+
+def test_feature_matching_adds_up_the_layers_mean_squared_differences():
+    real = [torch.zeros(2, 1, 2, 2), torch.zeros(3, 4)]
+    fake = [torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 1, 2, 2), torch.full((3, 4), 3.0)]
+    assert feature_matching_loss(real, fake).item() == 2.0**2 + 3.0**2

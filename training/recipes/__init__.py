@@ -29,6 +29,8 @@ METHODS = {
     "gan": "GanRecipe",
     "stargan": "StarganRecipe",
     "s2gan": "S2ganRecipe",
+    "cyclegan": "CycleganRecipe",
+    "discogan": "DiscoganRecipe",
 }
 """Recipes by method: the class in the module of that name."""
 
@@ -76,6 +78,9 @@ class Recipe(ABC, Generic[C, G, D]):
     """Whether it renders portraits at anchors; otherwise it draws them from noise"""
     augment_share: float = 1.0
     """Share of the images that D sees in a random view"""
+    pictures_in_state: ClassVar[tuple[str, ...]] = ()
+    """How entries of the discriminator's state begin that are pictures: a warm start, which may be
+    given away, is written without them"""
 
     def to(self, device: str) -> Self:
         """Moves networks and tables."""
