@@ -25,7 +25,6 @@ from torch import nn
 from benchmarks.plain import PlainLoop
 from training.config import config_of, load_config
 from training.data import PortraitSet, open_prepared, split_rows
-from training.health import WINDOW
 from training.judge import Judge
 from training.machine import processors
 from training.recipes.lifespan import LifespanConfig
@@ -81,7 +80,7 @@ def trained(
 
     def step() -> int:
         run.window.add(run.step())
-        finding = run.look() if run.steps % WINDOW == 0 else None
+        finding = run.look() if run.steps % run.window_steps == 0 else None
         if finding is not None:
             raise SystemExit(f"{name} collapsed after {run.images_seen} images: {finding}")
         return run.images_seen

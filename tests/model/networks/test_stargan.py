@@ -38,7 +38,7 @@ def test_the_generator_has_the_parameters_of_the_published_table(count):
     kernels = sum(inputs * outputs * kernel**2 for inputs, outputs, kernel in GENERATOR)
     wanted = kernels + norms + count * 64 * 7**2 + TO_RGB
     assert parameters(StarganGenerator(count)) == wanted
-    assert count != 5 or wanted == 8_430_528  # printed by the published code for CelebA
+    assert count != 5 or wanted == 8_430_528  # five labels, as for CelebA
 
 
 def test_the_discriminator_at_128_px_has_the_parameters_of_the_published_table():
