@@ -15,7 +15,10 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+import numpy as np
+from PIL import Image
+
+from training.sheets import Sheet
 
 
 def multipart(fields: dict[str, str], image: bytes) -> tuple[bytes, str]:
@@ -60,18 +63,14 @@ def main() -> None:
     parser.add_argument("--cell", type=int, default=128)
     parser.add_argument("-o", "--output", type=Path, default=Path("sheet.png"))
     arguments = parser.parse_args()
-    cell, caption_px = arguments.cell, 20
     rows = [pictures(arguments.url, p.read_bytes(), arguments.aligned) for p in arguments.photos]
     captions = list(rows[0])
-    sheet = Image.new("RGB", (len(captions) * cell, caption_px + len(rows) * cell), (128, 128, 128))
-    draw = ImageDraw.Draw(sheet)
-    for x, caption in enumerate(captions):
-        centre = (x * cell + cell / 2, caption_px / 2)
-        draw.text(centre, caption, (255, 255, 255), ImageFont.load_default(14), anchor="mm")
-        for y, row in enumerate(rows):
-            scaled = row[caption].resize((cell, cell), Image.Resampling.BICUBIC)
-            sheet.paste(scaled, (x * cell, caption_px + y * cell))
-    sheet.save(arguments.output)
+    sheet = Sheet(len(captions), len(rows), arguments.cell)
+    sheet.head(captions)
+    for place, row in enumerate(rows):
+        for column, caption in enumerate(captions):
+            sheet.put(place, column, np.asarray(row[caption]))
+    sheet.image.save(arguments.output)
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def _export(arguments: argparse.Namespace) -> int:
         trained,
         arguments.output,
         portraits.copy(),
-        name=arguments.name,
+        name=arguments.name or trained.method,
         version=arguments.version,
         precision=arguments.precision,
         portrait={"scale": arguments.scale},
@@ -325,7 +325,7 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--best", action="store_true", help="the checkpoint of the highest selection score"
     )
-    sub.add_argument("--name", default="lifespan")
+    sub.add_argument("--name", help="the method's where not given")
     sub.add_argument("--version", default="0.1.0")
     sub.add_argument("--precision", choices=["float32", "float16"], default="float16")
     sub.add_argument("--scale", type=float, default=1.0, help="crop the data was prepared with")

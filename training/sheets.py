@@ -44,7 +44,7 @@ class Sheet:
         return self.left + column * step, self.line + row * step
 
     def put(self, row: int, column: int, picture: NDArray[np.uint8]) -> None:
-        """A picture (R, R, 3) into a cell; brought to the cell's size."""
+        """A picture (R, R, 3) into a cell, brought to its size."""
         size = (self.cell, self.cell)
         image = Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)
         self.image.paste(image, self._corner(row, column))

@@ -163,3 +163,4 @@ def test_the_best_checkpoint_is_exported_on_request(finished, prepared, tmp_path
         open_bundle(tmp_path / name).manifest.provenance.images_seen for name in ("last", "best")
     ]
     assert seen == [160, 80]
+    assert open_bundle(tmp_path / "last").manifest.name == "lifespan", "the method's by default"

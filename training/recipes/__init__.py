@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 from model.ages import AgeCluster
 from training.config import ConfigError, FitConfig
@@ -88,9 +88,27 @@ class Recipe(ABC, Generic[C, G, D]):
             network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self
 
-    @abstractmethod
     def optimisers(self) -> Mapping[str, Optimizer]:
-        """Fresh optimisers by the names that `step` uses."""
+        """Fresh optimisers by the names that `step` uses: Adam for G and for D unless changed."""
+        return self.adam()
+
+    def adam(self, weight_decay: float = 0.0) -> Mapping[str, Optimizer]:
+        """Adam for G and for D. It leaves alone what a step gives no gradient."""
+        config = self.config
+        settings = {
+            "generator": (self.generator, config.learning_rate, config.generator_betas),
+            "discriminator": (
+                self.discriminator,
+                config.discriminator_rate,
+                config.discriminator_betas,
+            ),
+        }
+        return {
+            name: Adam(
+                network.parameters(), rate, betas=betas, weight_decay=weight_decay, fused=True
+            )
+            for name, (network, rate, betas) in settings.items()
+        }
 
     def draw(
         self, portraits: PortraitSet, generator: torch.Generator, images_seen: int, steps: int

@@ -9,13 +9,12 @@ gradient is that of float32 but for rounding.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
 
 from model.networks.stargan import StarganDiscriminator
 from training.config import ConfigError, FitConfig
@@ -84,16 +83,6 @@ class CriticRecipe(Recipe[C, G, StarganDiscriminator]):
         super().to(device)
         self.labels = self.labels.to(device)
         return self
-
-    def optimisers(self) -> Mapping[str, Optimizer]:
-        config = self.config
-        generator, judge = self.generator.parameters(), self.discriminator.parameters()
-        return {
-            "generator": Adam(generator, config.learning_rate, config.generator_betas, fused=True),
-            "discriminator": Adam(
-                judge, config.discriminator_rate, config.discriminator_betas, fused=True
-            ),
-        }
 
     @abstractmethod
     def rendered(self, batch: Batch) -> Rendered:

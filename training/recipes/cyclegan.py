@@ -14,7 +14,6 @@ from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
 
 from model.networks.cyclegan import CycleganGenerator, PatchDiscriminator
 from model.networks.pairs import Pairs
@@ -127,24 +126,6 @@ class CycleganRecipe(PairwiseRecipe[CycleganConfig, PooledJudges]):
             lambda: CycleganGenerator(config.width, config.blocks), len(config.clusters)
         )
         self.discriminator = PooledJudges(config)
-
-    def optimisers(self) -> Mapping[str, Optimizer]:
-        """One of each for all pairs: Adam leaves alone what a step gives no gradient."""
-        config = self.config
-        return {
-            "generator": Adam(
-                self.generator.parameters(),
-                config.learning_rate,
-                config.generator_betas,
-                fused=True,
-            ),
-            "discriminator": Adam(
-                self.discriminator.parameters(),
-                config.discriminator_rate,
-                config.discriminator_betas,
-                fused=True,
-            ),
-        }
 
     def step(self, batch: Batch, images_seen: int, steps: int, draws: Draws) -> Iterator[Loss]:
         anchor, (others, same) = self.anchor_of(steps), self.halves(batch)

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import Optimizer
 
 from model.networks.discogan import DiscoganDiscriminator, DiscoganGenerator
 from model.networks.pairs import Pairs
@@ -88,24 +88,7 @@ class DiscoganRecipe(PairwiseRecipe[DiscoganConfig, Pairs]):
         )
 
     def optimisers(self) -> Mapping[str, Optimizer]:
-        """One of each for all pairs: Adam leaves alone what a step gives no gradient."""
-        config = self.config
-        return {
-            "generator": Adam(
-                self.generator.parameters(),
-                config.learning_rate,
-                config.generator_betas,
-                weight_decay=config.weight_decay,
-                fused=True,
-            ),
-            "discriminator": Adam(
-                self.discriminator.parameters(),
-                config.discriminator_rate,
-                config.discriminator_betas,
-                weight_decay=config.weight_decay,
-                fused=True,
-            ),
-        }
+        return self.adam(self.config.weight_decay)
 
     def halves(self, batch: Batch) -> tuple[Tensor, Tensor]:
         others, same = super().halves(batch)

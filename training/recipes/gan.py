@@ -55,6 +55,9 @@ class GanConfig(FitConfig):
         for name in ("kept_inputs", "kept_units"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name}: must be above 0 and at most 1")
+        for name in ("augment", "augment_target"):
+            if getattr(self, name):
+                raise ConfigError(f"{name}: gan shows D the images as they are")
 
 
 class GanRecipe(Recipe[GanConfig, NoiseGenerator, MaxoutDiscriminator]):

@@ -107,6 +107,9 @@ def test_a_sheet_and_a_checkpoint_are_left_and_no_score(drawn):
     assert load_checkpoint(drawn.folder)["best"] == {}
 
 
-def test_dropout_that_leaves_nothing_is_refused():
-    with pytest.raises(ConfigError, match="kept_units"):
-        config_of(TINY | {"kept_units": 0.0})
+@pytest.mark.parametrize(
+    "setting", [{"kept_units": 0.0}, {"augment": 0.5}, {"augment_target": 0.3}]
+)
+def test_settings_that_would_be_wrong_or_unused_are_refused(setting):
+    with pytest.raises(ConfigError, match=next(iter(setting))):
+        config_of(TINY | setting)
