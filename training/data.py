@@ -92,7 +92,7 @@ class Batch:
     source: Tensor
     """(N,) cluster of each image"""
     target: Tensor
-    """(N,) another cluster"""
+    """(N,) wanted cluster, another unless a method draws its own"""
     group: Tensor
     """(N,) group whose codes and heads count"""
 

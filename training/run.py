@@ -34,6 +34,7 @@ EXTENDABLE = (
     "select_every",
     "threads",
     "halve_at",
+    "decay_from",
     "on_collapse",
 )
 """Settings that may change when a run goes on."""

@@ -31,8 +31,9 @@ def test_a_run_saved_before_a_setting_existed_goes_on_with_its_default(
         Run(config_of(TINY | {"polish_images": 8}), prepared, tmp_path, "cpu")
 
 
-def test_more_images_may_be_asked_of_a_finished_run(finished, prepared):
-    run = Run(config_of(TINY | {"images": 400}), prepared, finished.folder, "cpu")
+@pytest.mark.parametrize("changed", [{"images": 400}, {"images": 400, "decay_from": 200}])
+def test_more_images_and_another_end_may_be_asked_of_a_finished_run(finished, prepared, changed):
+    run = Run(config_of(TINY | changed), prepared, finished.folder, "cpu")
     assert run.images_seen == 160
 
 

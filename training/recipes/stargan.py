@@ -1,21 +1,21 @@
 """StarGAN (Choi et al., CVPR 2018): one generator that is told the wanted cluster by a label.
 
-Where this differs from the published code: targets are always another cluster than the image's
-own, where the code shuffles the batch's labels, so that a sixth of its targets are the source; so a
-portrait at its own cluster is only asked for after it has been at another. The rates do fall
+As in the published code, targets are the batch's own labels in another order, so that about a sixth
+of the portraits are wanted at their own cluster. Where this differs from it: the rates do fall
 linearly to zero over the second half, as the paper says; the code lowers them by a thousandth of
 that. Instance norm takes its statistics from the picture at hand in every mode, optimisers resume,
 and the average of weights is what is sampled and exported. Portraits are masked, and D's depth
 follows the resolution. What the publication calls reconstruction is the cycle loss here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from model.networks.stargan import StarganGenerator
-from training.data import Batch
+from training.data import Batch, PortraitSet
 from training.losses import absolute_error
 from training.recipes import Exportable, Loss
 from training.recipes.critic import CriticConfig, CriticRecipe, Rendered
@@ -48,6 +48,13 @@ class StarganRecipe(CriticRecipe[StarganConfig, StarganGenerator]):
     def __init__(self, config: StarganConfig) -> None:
         generator = StarganGenerator(len(config.clusters), config.width, config.residuals)
         super().__init__(config, generator)
+
+    def draw(
+        self, portraits: PortraitSet, generator: torch.Generator, images_seen: int, steps: int
+    ) -> Batch:
+        batch = super().draw(portraits, generator, images_seen, steps)
+        order = torch.randperm(len(batch.source), generator=generator)
+        return replace(batch, target=batch.source[order.to(batch.source.device)])
 
     def rendered(self, batch: Batch) -> Rendered:
         """Images at their targets, and from there back at their sources."""

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from training.config import config_of, load_config
-from training.data import Batch
+from training.data import Batch, PortraitSet
 from training.draws import Draws
 from training.losses import absolute_error, class_loss
 from training.recipes.stargan import StarganRecipe
@@ -24,6 +24,18 @@ def batch():
     torch.manual_seed(1)
     source, target = torch.tensor([0, 1, 5, 3]), torch.tensor([2, 0, 1, 4])
     return Batch(torch.rand(4, 3, 16, 16) * 2 - 1, source, target, torch.zeros(4, dtype=torch.long))
+
+
+def test_targets_are_the_labels_of_the_batch_in_another_order(prepared):
+    settings = config_of(TINY | {"resolution": 32, "batch": 60, "held_out": 2})
+    recipe = StarganRecipe(settings)
+    portraits = PortraitSet(prepared, settings, prepared.rows, torch.device("cpu"))
+    own = []
+    for seed in range(20):
+        batch = recipe.draw(portraits, torch.Generator().manual_seed(seed), 0, 0)
+        assert torch.equal(batch.target.sort().values, batch.source.sort().values)
+        own.append((batch.target == batch.source).double().mean())
+    assert 0.1 < np.mean(own) < 0.25
 
 
 def generator_loss(recipe, batch):
