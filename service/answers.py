@@ -1,7 +1,7 @@
 """Pictures of a face as an HTTP answer: one file, a document, an archive, parts or a film."""
 
 import base64
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -57,6 +57,8 @@ class Asked:
     targets: Sequence[Target]
     picture_format: PictureFormat
     view: View = View.FACE
+    caller: Hashable = None
+    """Who asks; callers take turns"""
 
     async def answer(self, media_type: str) -> Response:
         """The answer as one of `picture_offers`."""
@@ -143,7 +145,9 @@ class Asked:
         return await _streamed(parts(), writer.media_type, self._headers())
 
     def _pictures(self, finish: Callable[[Pixels], Any]) -> AsyncGenerator[tuple[Target, Any]]:
-        return self.predictor.pictures(self.taken, self.model, self.group, self.targets, finish)
+        return self.predictor.pictures(
+            self.taken, self.model, self.group, self.targets, finish, self.caller
+        )
 
     def _seen(self, picture: Pixels) -> Pixels:
         if self.view is View.PHOTO:

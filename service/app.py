@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from model.bundle import BundleError
 from model.runtime import ProviderError
 from service.errors import MEDIA_TYPE, InvalidRequest, Problem, problem_of_status
+from service.load import Load
 from service.middleware import Admission, BodyLimit, RequestContext
 from service.observability import CannotStart, Metrics
 from service.predictor import open_predictor
@@ -54,7 +55,9 @@ def create_app(settings: Settings) -> FastAPI:
                 Admission,
                 metrics=metrics,
                 max_requests=settings.max_requests,
+                max_wait_s=settings.max_wait_s,
                 timeout_s=settings.request_timeout_s,
+                load=Load(),
             ),
         ],
     )

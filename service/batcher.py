@@ -7,14 +7,17 @@ batch. So a lone caller never waits for company, and load makes batches by itsel
 import asyncio
 import logging
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from service.costs import Costs
 from service.errors import InferenceFailed, Overloaded
+from service.load import Work, current_work
 from service.observability import Metrics, Stage
+from service.turns import Requester, Turns
 
 Payload = TypeVar("Payload")
 Result = TypeVar("Result")
@@ -27,81 +30,74 @@ class _Job(Generic[Payload, Result]):
     payload: Payload
     future: "asyncio.Future[Result]"
     queued_s: float = field(default_factory=time.perf_counter)
+    work: Work | None = field(default_factory=current_work)
 
 
 class Lane(Generic[Payload, Result]):
     """Jobs that may run together: those of one graph of one bundle.
 
-    `run` takes 1 to `max_batch` payloads and gives as many results, in order; it is called on the
-    accelerator's thread.
+    `run` takes payloads and the size of the run, which is at least their number, and gives as many
+    results as payloads, in order; it is called on the accelerator's thread. `costs` says which
+    sizes are run.
     """
 
     def __init__(
         self,
         model: str,
         stage: Stage,
-        run: Callable[[Sequence[Payload]], Sequence[Result]],
+        run: Callable[[Sequence[Payload], int], Sequence[Result]],
+        costs: Costs,
     ) -> None:
         self.model = model
         self.stage = stage
         self.run = run
-        self._waiting: OrderedDict[Hashable, deque[_Job[Payload, Result]]] = OrderedDict()
+        self.costs = costs
+        self._waiting: Turns[_Job[Payload, Result]] = Turns()
 
     def __len__(self) -> int:
         """Jobs waiting, those whose caller has left included."""
-        return sum(len(jobs) for jobs in self._waiting.values())
+        return len(self._waiting)
 
     @property
     def oldest_s(self) -> float:
         """When the job that has waited longest was queued, on the performance counter."""
-        return min(jobs[0].queued_s for jobs in self._waiting.values())
+        return min(job.queued_s for job in self._waiting)
 
-    def add(self, caller: Hashable, job: _Job[Payload, Result]) -> None:
-        """Queues a job behind its caller's others."""
-        self._waiting.setdefault(caller, deque()).append(job)
+    @property
+    def expected_s(self) -> float:
+        """How long the jobs waiting will take."""
+        return self.costs.seconds_for(len(self))
 
-    def take(self, count: int) -> list[_Job[Payload, Result]]:
-        """Up to `count` jobs, one of each caller in turn; those of callers gone are dropped.
+    def add(self, requester: Requester, job: _Job[Payload, Result]) -> None:
+        """Queues a job behind its request's others."""
+        self._waiting.add(requester, job)
 
-        The callers served move behind the others, so that none waits for a longer queue.
-        """
-        taken: list[_Job[Payload, Result]] = []
-        while self._waiting and len(taken) < count:
-            caller, jobs = next(iter(self._waiting.items()))
-            job = jobs.popleft()
-            if jobs:
-                self._waiting.move_to_end(caller)
-            else:
-                del self._waiting[caller]
-            if not job.future.done():
-                taken.append(job)
-        return taken
+    def take(self) -> tuple[list[_Job[Payload, Result]], int]:
+        """The jobs of the next run and its size. Jobs of callers gone must have been dropped."""
+        count, size = self.costs.take(len(self))
+        return [self._waiting.pop() for _ in range(count)], size
 
     def drop_cancelled(self) -> int:
         """Removes the jobs whose caller has left; returns how many."""
-        before = len(self)
-        for caller in list(self._waiting):
-            jobs = deque(job for job in self._waiting[caller] if not job.future.done())
-            if jobs:
-                self._waiting[caller] = jobs
-            else:
-                del self._waiting[caller]
-        return before - len(self)
+        return self._waiting.drop(lambda job: job.future.done())
+
+    def cancel(self) -> None:
+        """Gives up all that waits."""
+        while len(self):
+            self._waiting.pop().future.cancel()
 
 
 class Batcher:
     """Runs lanes on one accelerator, one batch at a time, on a thread of its own.
 
-    Lanes take turns; within a lane, callers do. `max_queue` bounds the jobs that wait, over all
-    lanes. `wait_s` is how long an idle accelerator lets a batch that is not full gather.
+    Lanes take turns; within a lane, callers do, and within a caller its requests. `max_queue`
+    bounds the jobs that wait, over all lanes. `wait_s` is how long an idle accelerator lets a batch
+    that is not full gather.
 
     Use as an async context manager.
     """
 
-    def __init__(
-        self, metrics: Metrics, max_batch: int = 8, max_queue: int = 512, wait_s: float = 0.0
-    ) -> None:
-        self.max_batch = max_batch
+    def __init__(self, metrics: Metrics, max_queue: int = 512, wait_s: float = 0.0) -> None:
         self.max_queue = max_queue
         self.wait_s = wait_s
         self._metrics = metrics
@@ -109,7 +105,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="accelerator")
         self._serving: asyncio.Task[None] | None = None
-        self._seconds_per_job = 0.0
+        self._running_until_s = 0.0
 
     async def __aenter__(self) -> "Batcher":
         self._serving = asyncio.create_task(self._serve())
@@ -120,8 +116,7 @@ class Batcher:
         self._serving.cancel()
         await asyncio.gather(self._serving, return_exceptions=True)
         for lane in self._lanes:
-            for job in lane.take(len(lane)):
-                job.future.cancel()
+            lane.cancel()
         # The batch in progress ends first; meanwhile the event loop goes on.
         await asyncio.to_thread(self._thread.shutdown)
 
@@ -132,20 +127,21 @@ class Batcher:
 
     @property
     def expected_wait_s(self) -> float:
-        """How long a job queued now would wait, told from recent runs."""
-        return self.waiting * self._seconds_per_job
+        """How long a job queued now would wait, told from what runs cost."""
+        left_s = max(0.0, self._running_until_s - time.perf_counter())
+        return left_s + sum(lane.expected_s for lane in self._lanes)
 
     async def submit(
         self,
         lane: Lane[Payload, Result],
         payload: Payload,
-        caller: Hashable,
+        requester: Requester,
         *,
         admitted: bool = False,
     ) -> Result:
         """The result of `payload`. Cancel it, and the job does not run.
 
-        `caller` is who takes turns with others. `admitted` is for later jobs of a request that
+        `requester` is who takes turns with others. `admitted` is for later jobs of a request that
         was let in already. Raises Overloaded where the queue is full, InferenceFailed where
         this very job fails.
         """
@@ -156,7 +152,7 @@ class Batcher:
                 raise Overloaded(self.expected_wait_s)
         self._lanes.setdefault(lane)
         job: _Job[Payload, Result] = _Job(payload, asyncio.get_running_loop().create_future())
-        lane.add(caller, job)
+        lane.add(requester, job)
         self._show_queue(lane)
         self._arrived.set()
         return await job.future
@@ -173,20 +169,24 @@ class Batcher:
                 await self._arrived.wait()
                 continue
             await self._gather(lane)
-            before = len(lane)
-            jobs = lane.take(self.max_batch)
-            self._dropped(lane, before - len(lane) - len(jobs))
-            self._show_queue(lane)
+            self._dropped(lane, lane.drop_cancelled())
             self._lanes.move_to_end(lane)
+            if not len(lane):
+                continue
+            jobs, size = lane.take()
+            self._show_queue(lane)
             now = time.perf_counter()
             for job in jobs:
                 self._metrics.stage_seconds.labels(Stage.QUEUE).observe(now - job.queued_s)
-            if jobs:
-                await self._run(lane, jobs)
+            for work, each in _by_work(jobs).items():
+                # Since its own last run, where that is later: its jobs wait side by side.
+                since_s = max(work.ran_until_s, min(job.queued_s for job in each))
+                work.add(Stage.QUEUE, max(0.0, now - since_s))
+            await self._run(lane, jobs, size)
 
     async def _gather(self, lane: Lane) -> None:
         """Waits for a full batch, for `wait_s` at most after the oldest job came."""
-        while len(lane) < self.max_batch:
+        while 0 < len(lane) < lane.costs.best:
             left_s = lane.oldest_s + self.wait_s - time.perf_counter()
             if left_s <= 0:
                 return
@@ -196,11 +196,11 @@ class Batcher:
             except TimeoutError:
                 return
 
-    async def _run(self, lane: Lane, jobs: list[_Job]) -> None:
+    async def _run(self, lane: Lane, jobs: list[_Job], size: int) -> None:
         """Runs a batch; where it fails, each of its jobs alone, so that only the culprit fails."""
-        started = time.perf_counter()
+        self._running_until_s = time.perf_counter() + lane.costs.seconds[size]
         try:
-            results = await self.call(lambda: self._timed(lane, jobs))
+            results, seconds = await self.call(lambda: self._timed(lane, jobs, size))
         except asyncio.CancelledError:
             for job in jobs:
                 job.future.cancel()
@@ -215,27 +215,35 @@ class Batcher:
                 return
             for job in jobs:
                 if not job.future.done():
-                    await self._run(lane, [job])
+                    await self._run(lane, [job], 1)
             return
-        seconds = (time.perf_counter() - started) / len(jobs)
-        self._seconds_per_job += 0.2 * (seconds - self._seconds_per_job)
+        finally:
+            self._running_until_s = 0.0
+        lane.costs.observe(size, seconds)
+        for work, each in _by_work(jobs).items():
+            work.add(lane.stage, seconds, seconds * len(each) / len(jobs))
+            work.ran_until_s = time.perf_counter()
         for job, result in zip(jobs, results, strict=True):
             if not job.future.done():
                 job.future.set_result(result)
 
-    def _timed(self, lane: Lane, jobs: list[_Job]) -> Sequence:
-        """Runs a batch on the accelerator's thread, and counts it."""
+    def _timed(self, lane: Lane, jobs: list[_Job], size: int) -> tuple[Sequence, float]:
+        """Runs a batch on the accelerator's thread, counts it, and tells how long it took."""
         runs = {
             Stage.ENCODE: self._metrics.encoder_runs,
             Stage.DECODE: self._metrics.decoder_runs,
         }[lane.stage]
         runs.labels(lane.model).inc()
         self._metrics.batch_pictures.labels(lane.model, lane.stage).observe(len(jobs))
+        padding = size - len(jobs)
+        if padding:
+            self._metrics.padding_pictures.labels(lane.model, lane.stage).inc(padding)
+        started = time.perf_counter()
         with self._metrics.stage(lane.stage):
-            results = lane.run([job.payload for job in jobs])
+            results = lane.run([job.payload for job in jobs], size)
         if len(results) != len(jobs):
             raise RuntimeError(f"{len(results)} results for {len(jobs)} jobs")
-        return results
+        return results, time.perf_counter() - started
 
     def _dropped(self, lane: Lane, count: int) -> None:
         if count:
@@ -243,3 +251,12 @@ class Batcher:
 
     def _show_queue(self, lane: Lane) -> None:
         self._metrics.queue_pictures.labels(lane.model, lane.stage).set(len(lane))
+
+
+def _by_work(jobs: Sequence[_Job]) -> dict[Work, list[_Job]]:
+    """The jobs by the request whose work they are."""
+    grouped: dict[Work, list[_Job]] = {}
+    for job in jobs:
+        if job.work is not None:
+            grouped.setdefault(job.work, []).append(job)
+    return grouped

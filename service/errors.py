@@ -350,7 +350,7 @@ class StoreUnavailable(Unavailable):
 
 
 class TimedOut(Problem):
-    """The request made no progress for longer than the limit."""
+    """The request made no progress for longer than the limit, or missed its own deadline."""
 
     status = 504
     code = "timed_out"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import re
 import secrets
 import time
@@ -10,10 +11,20 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import MEDIA_TYPE, BodyTooLarge, InternalError, Overloaded, Problem, TimedOut
+from service.errors import (
+    MEDIA_TYPE,
+    BodyTooLarge,
+    InternalError,
+    InvalidRequest,
+    Overloaded,
+    Problem,
+    TimedOut,
+)
+from service.load import Load, counted
 from service.observability import Metrics
 
 PICTURE_PATHS = frozenset({"/age", "/faces", "/interpolate"})
+MAX_TIMEOUT_S = 3600
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("service.requests")
 
@@ -105,34 +116,82 @@ class BodyLimit:
 
 
 class Admission:
-    """Bounds the requests for pictures: how many, and how long without progress.
+    """Bounds the requests for pictures: how many, how long they may take, and without progress.
 
-    More than `max_requests` at once are refused before their body is read. One that neither
-    reads nor answers a byte for `timeout_s` is ended, with 504 where nothing was answered yet.
-    One whose caller leaves is cancelled, and so is its work that has not begun.
+    Refused before their body is read are more than `max_requests` at once, and one that is expected
+    to take longer than `max_wait_s`, or than its own X-Timeout-S. One whose answer has not begun
+    when its own timeout is over gets 504, and so does one that neither reads nor answers a byte for
+    `timeout_s`. One whose caller leaves is cancelled, and so is its work that has not begun.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_requests: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        max_requests: int,
+        max_wait_s: float,
+        timeout_s: float,
+        load: Load,
+    ) -> None:
         self.app = app
         self._metrics = metrics
         self._max_requests = max_requests
+        self._max_wait_s = max_wait_s
         self._timeout_s = timeout_s
-        self._in_progress = 0
+        self._load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in PICTURE_PATHS:
             await self.app(scope, receive, send)
             return
-        if self._in_progress >= self._max_requests:
-            await send_problem(Overloaded(), scope, send, self._metrics)
-            return
-        self._in_progress += 1
-        self._metrics.requests_in_progress.inc()
         try:
-            await _Watched(self.app, scope, receive, send, self._metrics, self._timeout_s).run()
+            own_s = _own_timeout_s(Headers(scope=scope))
+            self._admit(scope["path"], min(self._max_wait_s, own_s or math.inf))
+        except Problem as problem:
+            await send_problem(problem, scope, send, self._metrics)
+            return
+        work = self._load.begin(scope["path"])
+        self._metrics.requests_in_progress.inc()
+        answered = False
+
+        async def send_with_timing(message: Message) -> None:
+            if message["type"] == "http.response.start" and work.by_stage_s:
+                MutableHeaders(scope=message)["Server-Timing"] = work.server_timing
+            await send(message)
+
+        try:
+            watched = _Watched(
+                self.app, scope, receive, send_with_timing, self._metrics, self._timeout_s, own_s
+            )
+            with counted(work):
+                answered = await watched.run()
         finally:
-            self._in_progress -= 1
+            self._load.end(work, answered=answered)
             self._metrics.requests_in_progress.dec()
+
+    def _admit(self, route: str, most_s: float) -> None:
+        expected_s = self._load.expected_s(route)
+        if len(self._load) >= self._max_requests:
+            self._metrics.rejected_requests.labels("too_many").inc()
+            raise Overloaded(expected_s)
+        # A request that is alone is never refused for what others cost before.
+        if len(self._load) and expected_s > most_s:
+            self._metrics.rejected_requests.labels("too_long").inc()
+            raise Overloaded(expected_s - most_s)
+
+
+def _own_timeout_s(headers: Headers) -> float | None:
+    """Seconds of X-Timeout-S, None without it. Raises InvalidRequest for what is no such time."""
+    asked = headers.get("x-timeout-s")
+    if asked is None:
+        return None
+    try:
+        seconds = float(asked)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= MAX_TIMEOUT_S:
+        raise InvalidRequest(f"X-Timeout-S: must be seconds above 0, {MAX_TIMEOUT_S} at most.")
+    return seconds
 
 
 class _Watched:
@@ -146,6 +205,7 @@ class _Watched:
         send: Send,
         metrics: Metrics,
         timeout_s: float,
+        own_s: float | None,
     ) -> None:
         self._app = app
         self._scope = scope
@@ -153,34 +213,46 @@ class _Watched:
         self._send = send
         self._metrics = metrics
         self._timeout_s = timeout_s
+        self._own_s = own_s
         self._messages: asyncio.Queue[Message] = asyncio.Queue(1)
         self._started = self._ended = False
-        self._moved = time.monotonic()
+        self._began = self._moved = time.monotonic()
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """False where it was given up: its caller left, or its time was over."""
+        limit_s = self._timeout_s
         app = asyncio.ensure_future(self._app(self._scope, self._messages.get, self._forward))
         watch = asyncio.create_task(self._watch())
         try:
             while not app.done():
-                left_s = self._moved + self._timeout_s - time.monotonic()
+                limit_s, since = self._limit()
+                left_s = since + limit_s - time.monotonic()
                 if left_s <= 0:
                     break
                 waiting = {app} if watch.done() else {app, watch}
                 await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                 if watch.done() and not app.done() and not self._ended:
                     self._metrics.cancelled_requests.inc()
-                    return
+                    return False
             if app.done():
                 await app
-                return
+                return True
         finally:
             watch.cancel()
             app.cancel()
             await asyncio.gather(app, watch, return_exceptions=True)
         if self._started:
             # The server closes the connection, which tells the caller that the rest is missing.
-            return
-        await send_problem(TimedOut(self._timeout_s), self._scope, self._send, self._metrics)
+            return False
+        await send_problem(TimedOut(limit_s), self._scope, self._send, self._metrics)
+        return False
+
+    def _limit(self) -> tuple[float, float]:
+        """The limit that is over first, in seconds, and since when it counts."""
+        stall = self._timeout_s, self._moved
+        if self._own_s is None or self._started:
+            return stall
+        return min(stall, (self._own_s, self._began), key=sum)
 
     async def _forward(self, message: Message) -> None:
         self._started = True

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from model.bundle import MANIFEST, Bundle, BundleError, Manifest, Portrait, open
 from model.runtime import Graph, Provider, open_graph
 
 BUNDLED_DEFAULT = "lifespan"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Model:
             open_graph(bundle.path / graph.file, provider, threads)
             for graph in bundle.manifest.decoders
         ]
+        self._grey_identity: NDArray[np.generic] | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -78,49 +82,88 @@ class Model:
         """Number of decoders: one, or one per anchor."""
         return len(self._decoders)
 
-    def encode(self, portraits: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.generic]]:
-        """Masked portraits (R, R, 3) -> identities, without their batch axis."""
-        assert self._encoder is not None
-        (identities,) = self._encoder.run({self._encoder.inputs[0]: np.stack(portraits)})
-        # Copies, so that a cached identity does not keep its whole batch alive.
-        return [identity.copy() for identity in identities]
+    def encode(
+        self, portraits: Sequence[NDArray[np.uint8]], size: int
+    ) -> list[NDArray[np.generic]]:
+        """Masked portraits (R, R, 3) -> identities, without their batch axis, by a run of `size`.
 
-    def decode(self, jobs: Sequence[DecodeJob], decoder: int = 0) -> list[NDArray[np.uint8]]:
-        """Pictures (R, R, 3), one per job; jobs of one face share one identity."""
+        Rows beyond the portraits repeat the first, so that only known shapes are run.
+        """
+        assert self._encoder is not None
+        rows = np.stack(_padded(portraits, size))
+        (identities,) = self._encoder.run({self._encoder.inputs[0]: rows})
+        # Copies, so that a cached identity does not keep its whole batch alive.
+        return [identity.copy() for identity in identities[: len(portraits)]]
+
+    def decode(self, jobs: Sequence[DecodeJob], decoder: int, size: int) -> list[NDArray[np.uint8]]:
+        """Pictures (R, R, 3), one per job, by a run of `size`; jobs of one face share one identity.
+
+        A run holds one identity or `size` of them, so that only two shapes of a size are run.
+        """
         rows: dict[tuple[str, str], int] = {}
         identities = []
         for job in jobs:
             if job.identity_key not in rows:
                 rows[job.identity_key] = len(identities)
                 identities.append(job.identity)
+        if len(identities) > 1:
+            identities = _padded(identities, size)
+        padded = _padded(jobs, size)
         contract = self.manifest.decoders[decoder].inputs
         values = (
             # Where there is no encoder an identity is a portrait, of another type than asked.
             np.stack(identities).astype(contract[0].dtype, copy=False),
-            np.array([rows[job.identity_key] for job in jobs], np.int64),
-            np.stack([job.latent for job in jobs]),
+            np.array([rows[job.identity_key] for job in padded], np.int64),
+            np.stack([job.latent for job in padded]),
         )
         feeds = {tensor.name: value for tensor, value in zip(contract, values, strict=True)}
         (pictures,) = self._decoders[decoder].run(feeds)
-        return [np.asarray(picture, np.uint8) for picture in pictures]
+        return [np.asarray(picture, np.uint8) for picture in pictures[: len(jobs)]]
 
-    def warm_up(self, batch: int) -> None:
-        """Runs every graph once on grey, at `batch` pictures, and checks what comes out.
+    def rehearse_encoding(self, size: int) -> None:
+        """Encodes grey portraits in a run of `size`."""
+        self.encode([self._grey] * size, size)
 
-        Raises BundleError where a graph does not give what its manifest says.
-        """
+    def rehearse_decoding(self, decoder: int, size: int) -> None:
+        """Decodes grey faces in a run of `size`. Raises BundleError for pictures of other sizes."""
+        for picture in self.decode(self._grey_jobs(size, faces=size), decoder, size):
+            self._check(picture, decoder)
+
+    def warm_up(self, sizes: Sequence[int]) -> None:
+        """Runs every graph on grey in all shapes of these sizes. Raises BundleError as above."""
+        for size in sizes:
+            if self.has_encoder:
+                self.rehearse_encoding(size)
+            for decoder in range(self.decoders):
+                self.rehearse_decoding(decoder, size)
+                self.decode(self._grey_jobs(size, faces=1), decoder, size)
+
+    @property
+    def _grey(self) -> NDArray[np.uint8]:
         side = self.manifest.resolution
-        grey = np.full((side, side, 3), self.manifest.portrait.background, np.uint8)
-        identity = self.encode([grey] * batch)[0] if self.has_encoder else grey
+        return np.full((side, side, 3), self.manifest.portrait.background, np.uint8)
+
+    def _grey_jobs(self, count: int, faces: int) -> list[DecodeJob]:
+        if self._grey_identity is None:
+            self._grey_identity = (
+                self.encode([self._grey], 1)[0] if self.has_encoder else self._grey
+            )
         latent = self.bundle.latents[0, 0]
-        jobs = [DecodeJob(("", str(row)), identity, latent) for row in range(batch)]
-        for decoder in range(self.decoders):
-            for picture in self.decode(jobs, decoder):
-                if picture.shape != grey.shape:
-                    raise BundleError(
-                        f"{self.bundle.path / self.manifest.decoders[decoder].file}: gives "
-                        f"{picture.shape}, expected {grey.shape}"
-                    )
+        return [
+            DecodeJob(("", str(row % faces)), self._grey_identity, latent) for row in range(count)
+        ]
+
+    def _check(self, picture: NDArray[np.uint8], decoder: int) -> None:
+        if picture.shape != self._grey.shape:
+            raise BundleError(
+                f"{self.bundle.path / self.manifest.decoders[decoder].file}: gives "
+                f"{picture.shape}, expected {self._grey.shape}"
+            )
+
+
+def _padded(rows: Sequence[T], size: int) -> list[T]:
+    """`rows`, and the first of them again up to `size`."""
+    return [*rows, *[rows[0]] * (size - len(rows))]
 
 
 class Models(Mapping[str, Model]):

@@ -18,6 +18,9 @@ from prometheus_client import (
     ProcessCollector,
 )
 
+from model.runtime import available_threads
+from service.load import current_work
+
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 PICTURES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -38,6 +41,7 @@ class Metrics:
     """The service's metrics, in a registry of their own so that one process may hold several."""
 
     def __init__(self) -> None:
+        self._processors = available_threads()
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -46,6 +50,17 @@ class Metrics:
         self.decoder_runs = self._counter("decoder_runs", "Runs of a decoder", model)
         self.batch_pictures = self._histogram(
             "batch_pictures", "Pictures in one run of a graph", ["model", "graph"], PICTURES
+        )
+        self.padding_pictures = self._counter(
+            "padding_pictures", "Pictures nobody asked for that filled a run", ["model", "graph"]
+        )
+        self.best_batch = self._gauge(
+            "best_batch", "Pictures that a run takes at most", ["model", "graph"]
+        )
+        self.run_seconds = self._gauge(
+            "run_seconds",
+            "A run's time by its pictures, as measured at the start",
+            ["model", "graph", "pictures"],
         )
         self.queue_pictures = self._gauge(
             "queue_pictures", "Pictures waiting for the accelerator", ["model", "graph"]
@@ -73,6 +88,11 @@ class Metrics:
         self.requests_in_progress = self._gauge(
             "requests_in_progress", "Requests for pictures in progress"
         )
+        self.rejected_requests = self._counter(
+            "rejected_requests",
+            "Requests for pictures refused before their body was read",
+            ["reason"],
+        )
         self.problems = self._counter("problems", "Answers that were problems", ["code"])
         self.cancelled_requests = self._counter(
             "cancelled_requests", "Requests whose caller left before the answer's end"
@@ -83,12 +103,16 @@ class Metrics:
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
-        """Records how long the block takes."""
-        started = time.perf_counter()
+        """Records how long the block takes, and adds it to the request's work."""
+        started, processor = time.perf_counter(), time.thread_time()
         try:
             yield
         finally:
-            self.stage_seconds.labels(stage).observe(time.perf_counter() - started)
+            passed_s = time.perf_counter() - started
+            self.stage_seconds.labels(stage).observe(passed_s)
+            if (work := current_work()) is not None:
+                machine_s = (time.thread_time() - processor) / self._processors
+                work.add(stage, passed_s, machine_s)
 
     def _counter(self, name: str, about: str, labels: list[str] | None = None) -> Counter:
         return Counter(f"anchorage_{name}", about, labels or [], registry=self.registry)

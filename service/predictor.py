@@ -8,10 +8,20 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Hashable,
+    Iterable,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +34,7 @@ from model.portraits.parse import Parser, mask_portrait
 from model.portraits.photo import Photo, read_photo
 from model.portraits.portrait import cut_portrait
 from service.batcher import Batcher, Lane
+from service.costs import Costs, measured, sizes_up_to
 from service.errors import (
     FaceCutForAnotherModel,
     PhotoNotKept,
@@ -37,6 +48,7 @@ from service.models import DecodeJob, Model, Models, open_models
 from service.observability import Metrics, Stage
 from service.settings import Settings
 from service.targets import Target
+from service.turns import Requester
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -55,8 +67,12 @@ class TakenFace:
 
 @dataclass(frozen=True, eq=False)
 class _Lanes:
-    encode: Lane[Pixels, Identity]
+    encode: Lane[Pixels, Identity] | None
     decode: list[Lane[DecodeJob, Pixels]]
+
+    @property
+    def all(self) -> list[Lane]:
+        return self.decode if self.encode is None else [self.encode, *self.decode]
 
 
 class Predictor:
@@ -84,7 +100,9 @@ class Predictor:
         self._readers = readers
         self._writers = writers
         self._identities = IdentityCache(settings.identity_cache_bytes, settings.face_ttl_s)
-        self._lanes = {model.name: _lanes_of(model) for model in models.values()}
+        self._lanes = {
+            model.name: _lanes_of(model, settings.max_batch) for model in models.values()
+        }
 
     def model(self, name: str | None) -> Model:
         """The model of that name, or the default one. Raises UnknownModel."""
@@ -95,10 +113,18 @@ class Predictor:
         return self.models[name]
 
     async def warm_up(self) -> None:
-        """Runs every graph at the smallest and at the largest batch. Raises what they raise."""
+        """Runs every graph at every size, and measures which size is the best one.
+
+        Raises what they raise.
+        """
         for model in self.models.values():
-            for batch in sorted({1, self._settings.max_batch}):
-                await self._batcher.call(lambda model=model, batch=batch: model.warm_up(batch))
+            lanes = self._lanes[model.name]
+            if lanes.encode is not None:
+                await self._measure(lanes.encode, model.rehearse_encoding)
+            for decoder, lane in enumerate(lanes.decode):
+                await self._measure(lane, partial(model.rehearse_decoding, decoder))
+            sizes = sorted({size for lane in lanes.all for size in lane.costs.sizes})
+            await self._batcher.call(partial(model.warm_up, sizes))
             manifest = model.manifest
             self._metrics.model_info.labels(
                 model.name, manifest.version, model.bundle.digest[:12], model.provider
@@ -107,6 +133,28 @@ class Predictor:
             self._metrics.encoder_runs.labels(model.name)
             self._metrics.decoder_runs.labels(model.name)
             _log.info("%s %s is warm on %s", model.name, manifest.version, model.provider)
+
+    async def _measure(self, lane: Lane, run: Callable[[int], None]) -> None:
+        sizes = sizes_up_to(self._settings.max_batch)
+        lane.costs = await self._batcher.call(
+            lambda: measured(run, sizes, self._settings.batch, self._settings.measuring_s)
+        )
+        costs = lane.costs
+        self._metrics.best_batch.labels(lane.model, lane.stage).set(costs.best)
+        for size, seconds in costs.seconds.items():
+            self._metrics.run_seconds.labels(lane.model, lane.stage, size).set(seconds)
+        _log.info("%s of %s: %d at once", lane.stage, lane.model, costs.best)
+
+    def costs(self, model: Model) -> dict[Stage, Costs]:
+        """What runs of a model's graphs cost; of several decoders, the first one's."""
+        lanes = self._lanes[model.name]
+        costs = {Stage.DECODE: lanes.decode[0].costs}
+        return costs if lanes.encode is None else {Stage.ENCODE: lanes.encode.costs, **costs}
+
+    @property
+    def expected_wait_s(self) -> float:
+        """How long a picture queued now would wait for the accelerator."""
+        return self._batcher.expected_wait_s
 
     async def take_in(
         self,
@@ -181,23 +229,25 @@ class Predictor:
         group: str,
         targets: Sequence[Target],
         finish: Callable[[Pixels], R],
+        caller: Hashable = None,
     ) -> AsyncGenerator[tuple[Target, R]]:
         """Each target with its picture (R, R, 3) through `finish`, in order, as they are ready.
 
         `finish` runs on a writing thread. The face is encoded once, whatever the number of
         targets. Only a few pictures are under way at a time, so a slow reader holds few of them.
+        Callers take turns on the accelerator, each with its requests in turn.
         """
         key = (taken.face_id, f"{model.bundle.digest}:{model.provider}")
-        identity = await self._identity(key, taken.face, model)
+        requester = Requester(caller)
+        identity = await self._identity(key, taken.face, model, requester)
         lanes = self._lanes[model.name].decode
-        caller = object()
 
         async def make(numbered: tuple[int, Target]) -> tuple[Target, R]:
             number, target = numbered
             weights = np.array(target.weights, np.float32)
             job = DecodeJob(key, identity, model.bundle.latent_of_weights(weights, group))
             lane = lanes[target.anchor if len(lanes) > 1 else 0]
-            picture = await self._batcher.submit(lane, job, caller, admitted=number > 0)
+            picture = await self._batcher.submit(lane, job, requester, admitted=number > 0)
             return target, await self._on(self._writers, lambda: finish(picture))
 
         window = 2 * self._settings.max_batch
@@ -219,14 +269,15 @@ class Predictor:
 
         return await self._on(self._writers, timed)
 
-    async def _identity(self, key: Key, face: Face, model: Model) -> Identity:
-        if not model.has_encoder:
+    async def _identity(self, key: Key, face: Face, model: Model, requester: Requester) -> Identity:
+        lane = self._lanes[model.name].encode
+        if lane is None or not model.has_encoder:
             return self.masked_portrait(face, model)
         self._metrics.identity_lookups.labels(str(self._identities.get(key) is not None)).inc()
 
         async def encode() -> Identity:
             portrait = self.masked_portrait(face, model)
-            return await self._batcher.submit(self._lanes[model.name].encode, portrait, object())
+            return await self._batcher.submit(lane, portrait, requester)
 
         return await self._identities.get_or_encode(key, encode)
 
@@ -282,14 +333,23 @@ class Predictor:
             return read_photo(data, self._settings.max_pixels)
 
     async def _on(self, pool: ThreadPoolExecutor, function: Callable[[], R]) -> R:
-        return await asyncio.get_running_loop().run_in_executor(pool, function)
+        # In the caller's context, so that what it costs is counted as this request's work.
+        inside = copy_context()
+        return await asyncio.get_running_loop().run_in_executor(pool, inside.run, function)
 
 
-def _lanes_of(model: Model) -> _Lanes:
+def _lanes_of(model: Model, most: int) -> _Lanes:
     return _Lanes(
-        Lane(model.name, Stage.ENCODE, model.encode),
+        Lane(model.name, Stage.ENCODE, model.encode, Costs.unmeasured(most))
+        if model.has_encoder
+        else None,
         [
-            Lane(model.name, Stage.DECODE, lambda jobs, index=index: model.decode(jobs, index))
+            Lane(
+                model.name,
+                Stage.DECODE,
+                lambda jobs, size, index=index: model.decode(jobs, index, size),
+                Costs.unmeasured(most),
+            )
             for index in range(model.decoders)
         ],
     )
@@ -332,7 +392,7 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
         )
         stack.push_async_callback(store.close)
         batcher = await stack.enter_async_context(
-            Batcher(metrics, settings.max_batch, settings.max_queue, settings.batch_wait_s)
+            Batcher(metrics, settings.max_queue, settings.batch_wait_s)
         )
         readers = stack.enter_context(ThreadPoolExecutor(settings.pool_size, "reader"))
         writers = stack.enter_context(ThreadPoolExecutor(settings.pool_size, "writer"))

@@ -121,6 +121,15 @@ class AnchorList(BaseModel):
     default_group: str
 
 
+class Runs(BaseModel):
+    """What runs of a graph cost here, by the number of pictures in them."""
+
+    best: int = Field(description="Pictures that a run takes at most.")
+    seconds: dict[int, float] = Field(
+        description="Seconds of a run by its pictures, measured at the start and followed since."
+    )
+
+
 class ServedModel(BaseModel):
     """A model and what its bundle says of it."""
 
@@ -143,6 +152,7 @@ class ServedModel(BaseModel):
     parity: dict[str, Any]
     digest: str = Field(description="sha256 of the manifest: the bundle's identity.")
     provider: str = Field(description="The execution provider that really runs it.")
+    runs: dict[str, Runs] = Field(description="By graph: `encode`, where there is one, `decode`.")
 
 
 class ModelList(BaseModel):

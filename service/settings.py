@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
@@ -61,7 +61,26 @@ class Settings(BaseSettings):
         description="Threads that read photos, and as many that write pictures; 0 takes one per "
         "processor.",
     )
-    max_batch: int = Field(8, ge=1, le=256, description="Most pictures in one run of a graph.")
+    max_batch: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="Most pictures in one run of a graph that are tried when the service starts; "
+        "the best number is used.",
+    )
+    batch: int = Field(
+        0,
+        ge=0,
+        le=256,
+        description="Most pictures in one run of a graph, at most `max_batch`, whatever was "
+        "measured; 0 uses the best.",
+    )
+    measuring_s: float = Field(
+        0.2,
+        ge=0,
+        le=60,
+        description="How long each number of pictures is measured at the start, of each graph.",
+    )
     batch_wait_s: float = Field(
         0.0,
         ge=0,
@@ -73,6 +92,12 @@ class Settings(BaseSettings):
     )
     max_requests: int = Field(
         128, ge=1, description="Most requests for pictures in progress; beyond that, 503."
+    )
+    max_wait_s: float = Field(
+        10.0,
+        gt=0,
+        description="Longest time that a request for pictures is expected to take; beyond that, "
+        "503 before its body is read. A request may ask for less by X-Timeout-S.",
     )
     request_timeout_s: float = Field(
         30.0,
@@ -118,6 +143,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line that is written."
     )
+
+    @field_validator("batch")
+    @classmethod
+    def _is_measured(cls, batch: int, info: ValidationInfo) -> int:
+        most = info.data.get("max_batch", batch)
+        if batch > most:
+            raise ValueError(f"{batch} is more than max_batch, {most}")
+        return batch
 
     @property
     def pool_size(self) -> int:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Annotated, cast
 
-from fastapi import Depends, Request, UploadFile
+from fastapi import Depends, Header, Request, UploadFile
 
 from service.errors import InvalidRequest, NotReady
+from service.middleware import MAX_TIMEOUT_S
 from service.observability import Metrics
 from service.predictor import Predictor, TakenFace
 from service.settings import Settings
@@ -36,6 +37,25 @@ def _predictor(service: RunningService) -> Predictor:
 
 ReadyPredictor = Annotated[Predictor, Depends(_predictor)]
 """The predictor; 503 until it is warm."""
+
+
+def timed(
+    x_timeout_s: Annotated[
+        float | None,
+        Header(
+            gt=0,
+            le=MAX_TIMEOUT_S,
+            description="Seconds until the answer must have begun: 503 before the body is read "
+            "where it would not, 504 where it did not.",
+        ),
+    ] = None,
+) -> None:
+    """Documents a header that the admission has read already."""
+
+
+def caller_of(request: Request) -> str:
+    """Who asks, for taking turns: the client's address."""
+    return request.client.host if request.client else ""
 
 
 async def taken_face(

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Request
+from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
 from service.accept import choose
@@ -10,7 +10,7 @@ from service.answers import Asked, picture_offers
 from service.errors import TooManyPictures
 from service.media import PictureFormat
 from service.schemas import OF_PICTURES, AgeForm, Pictures, View, documented
-from service.state import ReadyPredictor, RunningService, taken_face
+from service.state import ReadyPredictor, RunningService, caller_of, taken_face, timed
 from service.targets import chosen, group_of
 
 router = APIRouter(tags=["ageing"])
@@ -20,6 +20,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 @router.post(
     "/age",
+    dependencies=[Depends(timed)],
     response_class=Response,
     responses={
         200: {
@@ -64,6 +65,13 @@ async def age(
         with_photo=form.view is View.PHOTO,
     )
     asked = Asked(
-        predictor, taken, model, group, targets, form.format or PictureFormat.PNG, form.view
+        predictor,
+        taken,
+        model,
+        group,
+        targets,
+        form.format or PictureFormat.PNG,
+        form.view,
+        caller_of(request),
     )
     return await asked.answer(media_type)

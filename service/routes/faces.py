@@ -4,7 +4,7 @@ import base64
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Path, Query
+from fastapi import APIRouter, Depends, Form, Path, Query
 from fastapi.responses import Response
 
 from service import errors, schemas
@@ -13,7 +13,7 @@ from service.errors import InvalidRequest
 from service.media import PictureFormat
 from service.models import Model
 from service.predictor import Predictor, TakenFace
-from service.state import ReadyPredictor
+from service.state import ReadyPredictor, timed
 
 router = APIRouter(prefix="/faces", tags=["faces"])
 
@@ -30,7 +30,12 @@ _LOOKUP = schemas.documented(
 )
 
 
-@router.post("", status_code=201, responses=schemas.documented(*schemas.OF_PICTURES))
+@router.post(
+    "",
+    dependencies=[Depends(timed)],
+    status_code=201,
+    responses=schemas.documented(*schemas.OF_PICTURES),
+)
 async def take_in(
     predictor: ReadyPredictor,
     form: Annotated[schemas.FaceForm, Form(media_type="multipart/form-data")],

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form, Query, Request
+from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import Response
 
 from service.accept import choose
@@ -12,7 +12,7 @@ from service.media import PictureFormat
 from service.predictor import Predictor
 from service.routes.age import BINARY
 from service.schemas import OF_PICTURES, Frames, InterpolationForm, InterpolationQuery, documented
-from service.state import ReadyPredictor, RunningService, Service, taken_face
+from service.state import ReadyPredictor, RunningService, Service, caller_of, taken_face, timed
 from service.targets import between, group_of
 
 router = APIRouter(tags=["ageing"])
@@ -28,7 +28,12 @@ _RESPONSES = {
 }
 
 
-@router.get("/interpolate", response_class=Response, responses=_RESPONSES)
+@router.get(
+    "/interpolate",
+    dependencies=[Depends(timed)],
+    response_class=Response,
+    responses=_RESPONSES,
+)
 async def interpolate(
     request: Request,
     service: RunningService,
@@ -42,7 +47,12 @@ async def interpolate(
     return await _answer(request, service, predictor, query)
 
 
-@router.post("/interpolate", response_class=Response, responses=_RESPONSES)
+@router.post(
+    "/interpolate",
+    dependencies=[Depends(timed)],
+    response_class=Response,
+    responses=_RESPONSES,
+)
 async def interpolate_image(
     request: Request,
     service: RunningService,
@@ -77,5 +87,14 @@ async def _answer(
     else:
         taken = await predictor.look_up(asked.face)
     picture_format = asked.format or PictureFormat.PNG
-    sequence = AskedSequence(predictor, taken, model, group, targets, picture_format, fps=asked.fps)
+    sequence = AskedSequence(
+        predictor,
+        taken,
+        model,
+        group,
+        targets,
+        picture_format,
+        caller=caller_of(request),
+        fps=asked.fps,
+    )
     return await sequence.answer(media_type)

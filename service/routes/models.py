@@ -42,6 +42,13 @@ async def models(service: RunningService) -> schemas.ModelList:
                 parity=manifest.parity.model_dump(),
                 digest=model.bundle.digest,
                 provider=model.provider.value,
+                runs={
+                    stage.value: schemas.Runs(
+                        best=costs.best,
+                        seconds={size: round(cost, 6) for size, cost in costs.seconds.items()},
+                    )
+                    for stage, costs in service.predictor.costs(model).items()
+                },
             )
         )
     return schemas.ModelList(models=served, default=service.predictor.models.default, notice=NOTICE)

@@ -3,8 +3,10 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.load import Load, current_work
 from service.middleware import Admission, BodyLimit
 from service.observability import Metrics
 
@@ -42,6 +44,9 @@ class Caller:
     @property
     def code(self) -> str:
         return json.loads(self.answer[1]["body"])["code"]
+
+    def header(self, name: str) -> str | None:
+        return dict(self.answer[0]["headers"]).get(name.encode(), b"").decode() or None
 
 
 class App:
@@ -86,7 +91,17 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 
 def admission(app: ASGIApp, **options: Any) -> Admission:
-    return Admission(app, Metrics(), **{"max_requests": 2, "timeout_s": 5, **options})
+    usual = {"max_requests": 2, "max_wait_s": 10, "timeout_s": 5, "load": Load()}
+    return Admission(app, Metrics(), **{**usual, **options})
+
+
+def costly(seconds: float, path: str = "/age") -> Load:
+    """A load that knows what requests to `path` cost."""
+    load = Load()
+    work = load.begin(path)
+    work.add("decode", seconds, seconds)
+    load.end(work, answered=True)
+    return load
 
 
 async def call(app: ASGIApp, caller: Caller) -> None:
@@ -112,6 +127,97 @@ def test_requests_beyond_the_bound_are_refused_unread():
     run(test)
 
 
+def test_a_request_that_would_take_too_long_is_refused_unread_with_a_time_to_come_back():
+    async def test() -> None:
+        app = App()
+        bounded = admission(app, max_requests=9, max_wait_s=10, load=costly(4))
+        callers = [Caller(b"body") for _ in range(3)]
+        tasks = [asyncio.ensure_future(call(bounded, caller)) for caller in callers]
+        await tasks[2]
+        assert (callers[2].status, callers[2].code) == (503, "overloaded")
+        assert callers[2].header("retry-after") == "2"
+        assert callers[2]._parts == [b"body"]
+        app.go.set()
+        await asyncio.gather(*tasks)
+        assert [caller.status for caller in callers[:2]] == [200, 200]
+
+    run(test)
+
+
+def test_a_lone_request_is_let_in_whatever_others_cost():
+    async def test() -> None:
+        app, caller = App(), Caller(b"body")
+        app.go.set()
+        await call(admission(app, max_wait_s=1, load=costly(100)), caller)
+        assert caller.status == 200
+
+    run(test)
+
+
+def test_a_request_may_ask_for_less_time():
+    async def test() -> None:
+        app = App()
+        bounded = admission(app, max_requests=9, load=costly(1))
+        patient = asyncio.ensure_future(call(bounded, Caller(b"body")))
+        await asyncio.sleep(0)
+        hasty = Caller(b"body", headers={"x-timeout-s": "1.5"})
+        await call(bounded, hasty)
+        assert (hasty.status, hasty.code) == (503, "overloaded")
+        app.go.set()
+        await patient
+
+    run(test)
+
+
+def test_a_request_whose_own_time_is_over_is_ended():
+    async def test() -> None:
+        app, caller = App(), Caller(b"a", headers={"x-timeout-s": "0.05"})
+        await call(admission(app), caller)
+        assert app.cancelled
+        assert (caller.status, caller.code) == (504, "timed_out")
+        assert "0.05 seconds" in json.loads(caller.answer[1]["body"])["detail"]
+
+    run(test)
+
+
+def test_an_answer_that_has_begun_in_time_goes_on():
+    async def test() -> None:
+        caller = Caller(headers={"x-timeout-s": "0.1"})
+        await call(admission(trickle), caller)
+        assert b"".join(part.get("body", b"") for part in caller.answer) == b"." * 10
+
+    run(test)
+
+
+@pytest.mark.parametrize("asked", ["soon", "0", "-1", "nan", "inf", "3601", ""])
+def test_a_timeout_that_is_none_is_refused(asked: str):
+    async def test() -> None:
+        app, caller = App(), Caller(b"a", headers={"x-timeout-s": asked})
+        await call(admission(app), caller)
+        assert (caller.status, caller.code) == (422, "invalid_request")
+        assert app.called == 0
+
+    run(test)
+
+
+def test_an_answer_tells_where_its_time_went():
+    async def work(scope: Scope, receive: Receive, send: Send) -> None:
+        mine = current_work()
+        assert mine is not None
+        mine.add("decode", 0.25)
+        mine.add("decode", 0.25)
+        mine.add("image_encoding", 0.002)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def test() -> None:
+        caller = Caller()
+        await call(admission(work), caller)
+        assert caller.header("server-timing") == "decode;dur=500.0, image_encoding;dur=2.0"
+
+    run(test)
+
+
 def test_other_paths_are_not_bounded():
     async def test() -> None:
         app = App()
@@ -133,7 +239,7 @@ def test_work_ends_when_the_caller_leaves():
         await task
         assert app.cancelled
         assert caller.answer == []
-        assert bounded._in_progress == 0
+        assert len(bounded._load) == 0
 
     run(test)
 

@@ -29,34 +29,38 @@ def jobs_of(tiny: Model, identities: list[np.ndarray], faces: list[int]) -> list
 
 def test_encoding_a_batch_gives_what_encoding_alone_gives(tiny: Model):
     portraits = portraits_of_grey(10, 90, 200)
-    alone = [tiny.encode([portrait])[0] for portrait in portraits]
-    np.testing.assert_array_equal(tiny.encode(portraits), alone)
+    alone = [tiny.encode([portrait], 1)[0] for portrait in portraits]
+    for size in (3, 4):
+        np.testing.assert_array_equal(tiny.encode(portraits, size), alone)
 
 
 def test_jobs_of_several_faces_decode_in_one_run_as_alone(tiny: Model):
-    identities = tiny.encode(portraits_of_grey(10, 90, 150))
+    identities = tiny.encode(portraits_of_grey(10, 90, 150), 4)
     jobs = jobs_of(tiny, identities, [2, 0, 0, 1, 2, 0])
-    alone = [tiny.decode([job])[0] for job in jobs]
-    np.testing.assert_array_equal(tiny.decode(jobs), alone)
+    alone = [tiny.decode([job], 0, 1)[0] for job in jobs]
+    for size in (6, 8):
+        np.testing.assert_array_equal(tiny.decode(jobs, 0, size), alone)
 
 
-def test_a_run_carries_each_identity_once(tiny: Model, monkeypatch: pytest.MonkeyPatch):
-    identities = tiny.encode(portraits_of_grey(10, 90))
-    jobs = jobs_of(tiny, identities, [1, 0, 1, 1])
+def test_a_run_carries_one_identity_or_as_many_as_pictures(
+    tiny: Model, monkeypatch: pytest.MonkeyPatch
+):
+    identities = tiny.encode(portraits_of_grey(10, 90), 2)
     graph = tiny._decoders[0]
     seen = []
     run = graph.run
     monkeypatch.setattr(graph, "run", lambda feeds: seen.append(feeds) or run(feeds))
-    tiny.decode(jobs)
-    assert seen[0]["identity"].shape[0] == 2
-    assert seen[0]["index"].tolist() == [0, 1, 0, 0]
+    assert len(tiny.decode(jobs_of(tiny, identities, [1, 0, 1]), 0, 4)) == 3
+    assert len(tiny.decode(jobs_of(tiny, identities, [1, 1, 1]), 0, 4)) == 3
+    assert [feeds["identity"].shape[0] for feeds in seen] == [4, 1]
+    assert [feeds["index"].tolist() for feeds in seen] == [[0, 1, 0, 0], [0, 0, 0, 0]]
 
 
 def test_a_picture_shows_its_group_and_anchor(tiny: Model):
-    (identity,) = tiny.encode(portraits_of_grey(100))
+    (identity,) = tiny.encode(portraits_of_grey(100), 1)
     female, male = tiny.bundle.latents[:2, 3]
     pictures = tiny.decode(
-        [DecodeJob(("f", "d"), identity, female), DecodeJob(("f", "d"), identity, male)]
+        [DecodeJob(("f", "d"), identity, female), DecodeJob(("f", "d"), identity, male)], 0, 2
     )
     assert pictures[0][0, 0].tolist() == [100 + 3 * STEP + GROUP_TINT, 136, 136]
     assert pictures[1][0, 0].tolist() == [136, 100 + 3 * STEP + GROUP_TINT, 136]
@@ -121,12 +125,21 @@ class Stubborn:
 def test_warming_up_finds_pictures_of_another_size(tiny: Model):
     tiny._decoders = [Stubborn()]
     with pytest.raises(BundleError, match=r"decoder\.onnx.*\(8, 8, 3\).*\(64, 64, 3\)"):
-        tiny.warm_up(1)
+        tiny.warm_up([1])
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-def test_a_sound_model_warms_up(tiny: Model, batch: int):
-    tiny.warm_up(batch)
+def test_a_sound_model_warms_up_in_every_shape(tiny: Model, monkeypatch: pytest.MonkeyPatch):
+    graph = tiny._decoders[0]
+    shapes = set()
+    run = graph.run
+
+    def remember(feeds: Feeds) -> list[np.ndarray]:
+        shapes.add((len(feeds["identity"]), len(feeds["index"])))
+        return run(feeds)
+
+    monkeypatch.setattr(graph, "run", remember)
+    tiny.warm_up([1, 4])
+    assert shapes == {(1, 1), (4, 4), (1, 4)}
 
 
 def test_models_that_cut_alike_share_their_cut(tmp_path: Path):

@@ -96,7 +96,7 @@ def test_a_model_without_an_encoder_decodes_portraits(
         taken = await predictor.take_in(portrait, aligned=True)
         model = predictor.model(None)
         # The tiny decoder takes blocks of 4 px; a method without encoder takes them as they are.
-        blocks = model.encode([predictor.masked_portrait(taken.face, model)])[0]
+        blocks = model.encode([predictor.masked_portrait(taken.face, model)], 1)[0]
         model._encoder = None
         predictor.masked_portrait = lambda face, model: blocks  # type: ignore[method-assign]
         runs = metrics.encoder_runs.labels("tiny")._value.get()
@@ -121,7 +121,7 @@ def test_a_slow_reader_of_a_sequence_holds_few_pictures(
             await asyncio.sleep(0.3)
             assert 4 <= len(finished) <= 2 * 4
 
-    run(test, models=models_folder, parser=parser_file, max_batch=4)
+    run(test, models=models_folder, parser=parser_file, max_batch=4, batch=4)
     assert len(finished) <= 2 * 4
 
 

@@ -103,7 +103,7 @@ def test_parts_have_their_frames_in_order(server: Server, face: str):
 def test_frames_are_streamed_as_they_are_ready(
     start_server: StartServer, working_models_folder: str, portrait: bytes, accept: str
 ):
-    server = start_server(models=working_models_folder, max_batch=2, threads=1)
+    server = start_server(models=working_models_folder, max_batch=2, batch=2, threads=1)
     answer = server.client.post(
         "/faces", data={"aligned": "true"}, files={"image": portrait}
     ).json()

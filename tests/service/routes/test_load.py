@@ -25,7 +25,7 @@ def faces_of(server: Server, portrait: bytes, count: int) -> list[str]:
 def test_32_concurrent_pictures_take_at_most_12_decoder_runs(
     start_server: StartServer, working_models_folder, portrait: bytes
 ):
-    server = start_server(models=working_models_folder, max_batch=8, threads=1)
+    server = start_server(models=working_models_folder, max_batch=8, batch=8, threads=1)
     faces = faces_of(server, portrait, 8)
     alone = {
         (face, name): server.client.post("/age", data={"face": face, "target": name}).content
@@ -79,6 +79,7 @@ def slow_server(start_server: StartServer, tmp_path) -> Server:
         models=tmp_path / "slow-models",
         threads=1,
         max_batch=1,
+        batch=1,
         max_requests=3,
         request_timeout_s=2,
     )

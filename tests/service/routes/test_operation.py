@@ -18,7 +18,9 @@ def test_a_server_is_not_ready_before_its_models_are_warm(
     start_server: StartServer, tmp_path, portrait: bytes
 ):
     write_tiny_bundle(tmp_path / "models" / "slow", work=60)
-    server = start_server(ready=False, models=tmp_path / "models", max_batch=16, threads=1)
+    server = start_server(
+        ready=False, models=tmp_path / "models", max_batch=16, batch=16, threads=1
+    )
     early = server.client.get("/readyz")
     assert server.client.get("/livez").status_code == 200
     refused = server.client.post("/age", files={"image": portrait})
@@ -146,7 +148,7 @@ def test_metrics_tell_batches_stages_and_problems(server: Server, portrait: byte
 def test_sigterm_ends_requests_in_progress_and_then_the_process(
     start_server: StartServer, working_models_folder, portrait: bytes
 ):
-    server = start_server(models=working_models_folder, max_batch=1, threads=1)
+    server = start_server(models=working_models_folder, max_batch=1, batch=1, threads=1)
     data = {"aligned": "true"}
     face = server.client.post("/faces", data=data, files={"image": portrait}).json()["face_id"]
     query = {"face": face, "frames": 40}
