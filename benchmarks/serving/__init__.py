@@ -1,0 +1,1 @@
+"""Serving: Anchorage beside other serving stacks on the same graphs, and how they behave."""

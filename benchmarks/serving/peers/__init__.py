@@ -1,0 +1,1 @@
+"""Minimal servers of the same work on other stacks, written as their own documentation shows."""
