@@ -100,14 +100,21 @@ async def _chunks(reader: asyncio.StreamReader) -> bytes:
 
 
 async def closed_loop(port: int, data: bytes, callers: int, seconds: float) -> list[Answer]:
-    """Answers of `callers` that ask again as soon as they are answered, for `seconds`."""
+    """Answers of `callers` that ask again as soon as they are answered, for `seconds`.
+
+    A connection that the server closes without an answer counts as one of status 0.
+    """
     answers: list[Answer] = []
     ends = time.perf_counter() + seconds
 
     async def call() -> None:
         connection = Connection(port)
         while time.perf_counter() < ends:
-            answers.append(await connection.ask(data))
+            asked = time.perf_counter()
+            try:
+                answers.append(await connection.ask(data))
+            except OSError:
+                answers.append(Answer(0, b"", {}, asked, time.perf_counter()))
         await connection.close()
 
     await asyncio.gather(*(call() for _ in range(callers)))
