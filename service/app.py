@@ -19,6 +19,7 @@ from model.runtime import ProviderError
 from service.errors import MEDIA_TYPE, InvalidRequest, Problem, problem_of_status
 from service.load import Load
 from service.middleware import Admission, BodyLimit, RequestContext
+from service.models import appearance_of
 from service.observability import CannotStart, Metrics
 from service.predictor import open_predictor
 from service.routes import ROUTERS
@@ -80,7 +81,7 @@ def _lifespan(
                 _log.critical("cannot start: %s", error)
                 raise CannotStart from None
             service = Service(settings, metrics, predictor)
-            warming = asyncio.create_task(_warm_up(service))
+            warming = asyncio.create_task(_keep_models(service))
             try:
                 yield {"service": service}
             finally:
@@ -88,6 +89,26 @@ def _lifespan(
                 await asyncio.gather(warming, return_exceptions=True)
 
     return lifespan
+
+
+async def _keep_models(service: Service) -> None:
+    """Warms the models up, then follows their folder."""
+    settings = service.settings
+    seen, told = appearance_of(settings.models), ""
+    await _warm_up(service)
+    while settings.models_check_s and not service.not_ready:
+        await asyncio.sleep(settings.models_check_s)
+        now = await asyncio.to_thread(appearance_of, settings.models)
+        if now == seen:
+            continue
+        try:
+            await service.predictor.refresh()
+            seen, told = now, ""
+        except Exception as error:
+            # Half a bundle, perhaps, whose other half still comes: it is tried again.
+            if str(error) != told:
+                told = str(error)
+                _log.error("the models stay as they are: %s", told)
 
 
 async def _warm_up(service: Service) -> None:

@@ -172,8 +172,12 @@ class Batcher:
             self._dropped(lane, lane.drop_cancelled())
             self._lanes.move_to_end(lane)
             if not len(lane):
+                del self._lanes[lane]
                 continue
             jobs, size = lane.take()
+            if not len(lane):
+                # Lanes of models that are no longer served are not kept.
+                del self._lanes[lane]
             self._show_queue(lane)
             now = time.perf_counter()
             for job in jobs:

@@ -1,7 +1,6 @@
 """What a run of a graph costs by the number of pictures in it, and so how many to run at once."""
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 WORTH = 0.95
 """A larger run is worth it where a picture takes less than this share of the time of before."""
@@ -72,10 +71,13 @@ class Costs:
         return min(size for size in self.sizes if size >= count)
 
 
-def measured(
-    run: Callable[[int], None], sizes: Iterable[int], fixed: int = 0, budget_s: float = 0.2
+async def measured(
+    run: Callable[[int], Awaitable[float]],
+    sizes: Iterable[int],
+    fixed: int = 0,
+    budget_s: float = 0.2,
 ) -> Costs:
-    """Costs of `run(size)` on this machine; blocks.
+    """Costs of `run(size)`, which tells its seconds, on this machine.
 
     Every size is run once unmeasured, since the first run of a size is slow, then for as long as
     `budget_s`, at least twice, and the shortest time counts. Larger sizes are left out once they
@@ -86,13 +88,10 @@ def measured(
     for size in sizes:
         if fixed and size > fixed:
             break
-        run(size)
-        ended = time.perf_counter() + budget_s
-        times: list[float] = []
-        while len(times) < 2 or time.perf_counter() < ended:
-            started = time.perf_counter()
-            run(size)
-            times.append(time.perf_counter() - started)
+        await run(size)
+        times = [await run(size), await run(size)]
+        while sum(times) < budget_s:
+            times.append(await run(size))
         cheapest = min((cost / count for count, cost in seconds.items()), default=float("inf"))
         seconds[size] = min(times)
         worthless = 0 if seconds[size] / size < WORTH * cheapest else worthless + 1

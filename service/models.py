@@ -1,6 +1,7 @@
 """The models served: bundles with their graphs opened."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 from model.bundle import MANIFEST, Bundle, BundleError, Manifest, Portrait, open_bundle
 from model.runtime import Graph, Provider, open_graph
+from service.batcher import Lane
+from service.costs import Costs
+from service.observability import Stage
 
 BUNDLED_DEFAULT = "lifespan"
 
@@ -38,10 +42,28 @@ class DecodeJob:
     latent: NDArray[np.float32]
 
 
-class Model:
-    """A bundle that can be run. Methods block: they belong on the accelerator's thread."""
+@dataclass(frozen=True)
+class Lanes:
+    """Where a model's jobs queue."""
 
-    def __init__(self, bundle: Bundle, provider: Provider, threads: int | None) -> None:
+    encode: Lane[NDArray[np.uint8], NDArray[np.generic]] | None
+    decode: tuple[Lane[DecodeJob, NDArray[np.uint8]], ...]
+
+    @property
+    def all(self) -> tuple[Lane, ...]:
+        """Those there are."""
+        return self.decode if self.encode is None else (self.encode, *self.decode)
+
+
+class Model:
+    """A bundle that can be run. Methods block: they belong on the accelerator's thread.
+
+    `lanes` are where its jobs queue, by graph: the encoder's, where there is one, and decoders'.
+    """
+
+    def __init__(
+        self, bundle: Bundle, provider: Provider, threads: int | None, max_batch: int = 8
+    ) -> None:
         """Raises ProviderError where a graph does not open on `provider`."""
         self.bundle = bundle
         encoder = bundle.manifest.encoder
@@ -51,6 +73,20 @@ class Model:
             for graph in bundle.manifest.decoders
         ]
         self._grey_identity: NDArray[np.generic] | None = None
+        self.lanes = Lanes(
+            Lane(self.name, Stage.ENCODE, self.encode, Costs.unmeasured(max_batch))
+            if encoder
+            else None,
+            tuple(
+                Lane(
+                    self.name,
+                    Stage.DECODE,
+                    lambda jobs, size, decoder=decoder: self.decode(jobs, decoder, size),
+                    Costs.unmeasured(max_batch),
+                )
+                for decoder in range(len(self._decoders))
+            ),
+        )
 
     @property
     def manifest(self) -> Manifest:
@@ -201,16 +237,42 @@ class Models(Mapping[str, Model]):
 
 
 def open_models(
-    folder: Path, provider: Provider, threads: int | None = None, default: str = ""
+    folder: Path,
+    provider: Provider,
+    threads: int | None = None,
+    default: str = "",
+    max_batch: int = 8,
+    known: Iterable[Model] = (),
 ) -> Models:
     """Opens every bundle in `folder`: each subfolder with a manifest, verified.
 
-    Raises BundleError or ProviderError that names what is wrong.
+    Bundles that one of `known` was opened from are not opened again. Raises BundleError or
+    ProviderError that names what is wrong.
     """
     if not folder.is_dir():
         raise BundleError(f"{folder}: there is no such folder of models")
-    paths = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-    paths = [path for path in paths if not path.name.startswith(".")]
+    paths = _bundle_paths(folder)
     if not paths:
         raise BundleError(f"{folder}: there is no bundle in this folder")
-    return Models([Model(open_bundle(path), provider, threads) for path in paths], default)
+    opened = {(model.bundle.path, model.bundle.digest): model for model in known}
+    models = []
+    for path in paths:
+        bundle = open_bundle(path)
+        model = opened.get((bundle.path, bundle.digest))
+        models.append(model or Model(bundle, provider, threads, max_batch))
+    return Models(models, default)
+
+
+def appearance_of(folder: Path) -> frozenset[tuple[str, int, int]]:
+    """What changes where a bundle in `folder` comes, goes or changes: cheap to look at."""
+    found = set()
+    for path in _bundle_paths(folder):
+        with suppress(FileNotFoundError):
+            about = (path / MANIFEST).stat()
+            found.add((path.name, about.st_mtime_ns, about.st_ino))
+    return frozenset(found)
+
+
+def _bundle_paths(folder: Path) -> list[Path]:
+    paths = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    return [path for path in paths if not path.name.startswith(".")]

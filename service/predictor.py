@@ -65,16 +65,6 @@ class TakenFace:
     photo: Pixels | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class _Lanes:
-    encode: Lane[Pixels, Identity] | None
-    decode: list[Lane[DecodeJob, Pixels]]
-
-    @property
-    def all(self) -> list[Lane]:
-        return self.decode if self.encode is None else [self.encode, *self.decode]
-
-
 class Predictor:
     """Models, the portraits they eat, and the store of faces; see `open_predictor`."""
 
@@ -100,9 +90,6 @@ class Predictor:
         self._readers = readers
         self._writers = writers
         self._identities = IdentityCache(settings.identity_cache_bytes, settings.face_ttl_s)
-        self._lanes = {
-            model.name: _lanes_of(model, settings.max_batch) for model in models.values()
-        }
 
     def model(self, name: str | None) -> Model:
         """The model of that name, or the default one. Raises UnknownModel."""
@@ -118,38 +105,73 @@ class Predictor:
         Raises what they raise.
         """
         for model in self.models.values():
-            lanes = self._lanes[model.name]
-            if lanes.encode is not None:
-                await self._measure(lanes.encode, model.rehearse_encoding)
-            for decoder, lane in enumerate(lanes.decode):
-                await self._measure(lane, partial(model.rehearse_decoding, decoder))
-            sizes = sorted({size for lane in lanes.all for size in lane.costs.sizes})
-            await self._batcher.call(partial(model.warm_up, sizes))
-            manifest = model.manifest
-            self._metrics.model_info.labels(
-                model.name, manifest.version, model.bundle.digest[:12], model.provider
-            ).set(1)
-            # Shown from the start, so that a run counted later is a difference that can be seen.
-            self._metrics.encoder_runs.labels(model.name)
-            self._metrics.decoder_runs.labels(model.name)
-            _log.info("%s %s is warm on %s", model.name, manifest.version, model.provider)
+            await self._warm_up(model)
+
+    async def _warm_up(self, model: Model) -> None:
+        lanes = model.lanes
+        if lanes.encode is not None:
+            await self._measure(lanes.encode, model.rehearse_encoding)
+        for decoder, lane in enumerate(lanes.decode):
+            await self._measure(lane, partial(model.rehearse_decoding, decoder))
+        for size in sorted({size for lane in lanes.all for size in lane.costs.sizes}):
+            await self._batcher.call(partial(model.warm_up, [size]))
+        manifest = model.manifest
+        self._metrics.model_info.labels(*_described(model)).set(1)
+        # Shown from the start, so that a run counted later is a difference that can be seen.
+        self._metrics.encoder_runs.labels(model.name)
+        self._metrics.decoder_runs.labels(model.name)
+        _log.info("%s %s is warm on %s", model.name, manifest.version, model.provider)
 
     async def _measure(self, lane: Lane, run: Callable[[int], None]) -> None:
-        sizes = sizes_up_to(self._settings.max_batch)
-        lane.costs = await self._batcher.call(
-            lambda: measured(run, sizes, self._settings.batch, self._settings.measuring_s)
+        def timed(size: int) -> float:
+            started = time.perf_counter()
+            run(size)
+            return time.perf_counter() - started
+
+        sizes, settings = sizes_up_to(self._settings.max_batch), self._settings
+        # Run by run, so that other models' pictures come between.
+        lane.costs = await measured(
+            lambda size: self._batcher.call(partial(timed, size)),
+            sizes,
+            settings.batch,
+            settings.measuring_s,
         )
-        costs = lane.costs
-        self._metrics.best_batch.labels(lane.model, lane.stage).set(costs.best)
-        for size, seconds in costs.seconds.items():
+        self._metrics.best_batch.labels(lane.model, lane.stage).set(lane.costs.best)
+        for size, seconds in lane.costs.seconds.items():
             self._metrics.run_seconds.labels(lane.model, lane.stage, size).set(seconds)
-        _log.info("%s of %s: %d at once", lane.stage, lane.model, costs.best)
+        _log.info("%s of %s: %d at once", lane.stage, lane.model, lane.costs.best)
+
+    async def refresh(self) -> None:
+        """Serves what the folder of models holds now; new bundles are warm before they answer.
+
+        Requests in progress keep the model that they began with. Raises BundleError or
+        ProviderError, and whatever a new graph raises: then all stays as it was.
+        """
+        settings, known = self._settings, tuple(self.models.values())
+        models = await asyncio.to_thread(
+            open_models,
+            settings.models,
+            settings.provider,
+            settings.threads or None,
+            settings.default_model,
+            settings.max_batch,
+            known,
+        )
+        for model in models.values():
+            if model not in known:
+                await self._warm_up(model)
+        self.models = models
+        for model in known:
+            if model not in models.values():
+                with suppress(KeyError):
+                    self._metrics.model_info.remove(*_described(model))
+                _log.info("%s %s is no longer served", model.name, model.manifest.version)
 
     def costs(self, model: Model) -> dict[Stage, Costs]:
         """What runs of a model's graphs cost; of several decoders, the first one's."""
-        lanes = self._lanes[model.name]
-        costs = {Stage.DECODE: lanes.decode[0].costs}
-        return costs if lanes.encode is None else {Stage.ENCODE: lanes.encode.costs, **costs}
+        costs = {Stage.DECODE: model.lanes.decode[0].costs}
+        encode = model.lanes.encode
+        return costs if encode is None else {Stage.ENCODE: encode.costs, **costs}
 
     @property
     def expected_wait_s(self) -> float:
@@ -240,7 +262,7 @@ class Predictor:
         key = (taken.face_id, f"{model.bundle.digest}:{model.provider}")
         requester = Requester(caller)
         identity = await self._identity(key, taken.face, model, requester)
-        lanes = self._lanes[model.name].decode
+        lanes = model.lanes.decode
 
         async def make(numbered: tuple[int, Target]) -> tuple[Target, R]:
             number, target = numbered
@@ -270,7 +292,7 @@ class Predictor:
         return await self._on(self._writers, timed)
 
     async def _identity(self, key: Key, face: Face, model: Model, requester: Requester) -> Identity:
-        lane = self._lanes[model.name].encode
+        lane = model.lanes.encode
         if lane is None or not model.has_encoder:
             return self.masked_portrait(face, model)
         self._metrics.identity_lookups.labels(str(self._identities.get(key) is not None)).inc()
@@ -338,21 +360,8 @@ class Predictor:
         return await asyncio.get_running_loop().run_in_executor(pool, inside.run, function)
 
 
-def _lanes_of(model: Model, most: int) -> _Lanes:
-    return _Lanes(
-        Lane(model.name, Stage.ENCODE, model.encode, Costs.unmeasured(most))
-        if model.has_encoder
-        else None,
-        [
-            Lane(
-                model.name,
-                Stage.DECODE,
-                lambda jobs, size, index=index: model.decode(jobs, index, size),
-                Costs.unmeasured(most),
-            )
-            for index in range(model.decoders)
-        ],
-    )
+def _described(model: Model) -> tuple[str, str, str, str]:
+    return model.name, model.manifest.version, model.bundle.digest[:12], model.provider.value
 
 
 async def _in_order(
@@ -380,7 +389,9 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
     Raises BundleError, ProviderError or FileNotFoundError that names what is wrong.
     """
     threads = settings.threads or None
-    models = open_models(settings.models, settings.provider, threads, settings.default_model)
+    models = open_models(
+        settings.models, settings.provider, threads, settings.default_model, settings.max_batch
+    )
     # One thread a call: as many calls run at once as there are reading threads.
     parser = Parser.open(settings.parser, threads=1)
     async with AsyncExitStack() as stack:

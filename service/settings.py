@@ -38,6 +38,12 @@ class Settings(BaseSettings):
         BUNDLES,
         description="Folder of bundles, one folder each; the bundled models unless set.",
     )
+    models_check_s: float = Field(
+        5.0,
+        ge=0,
+        description="How often that folder is looked at for new, changed and removed bundles, "
+        "which are then switched without a break; 0 never looks again.",
+    )
     default_model: str = Field(
         "",
         description="Name of the model that answers where a request names none; the only one, "

@@ -1,4 +1,4 @@
-import time
+import asyncio
 
 import pytest
 from hypothesis import given
@@ -69,32 +69,40 @@ def test_runs_are_followed():
     assert unmeasured.seconds[4] == 2.0
 
 
-def sleeping(per_run: float, per_picture: float):
+def machine(per_run: float, per_picture: float):
+    """Runs that say what they cost; the first of a size costs ten times as much."""
     ran: list[int] = []
 
-    def run(size: int) -> None:
+    async def run(size: int) -> float:
         ran.append(size)
-        time.sleep(per_run + per_picture * size)
+        seconds = per_run + per_picture * size
+        return 10 * seconds if ran.count(size) == 1 else seconds
 
     return run, ran
 
 
 def test_larger_sizes_are_left_out_once_they_are_not_worth_it():
-    run, ran = sleeping(0.0, 0.01)
-    costs = measured(run, (1, 2, 4, 8, 16), budget_s=0)
+    run, ran = machine(0.0, 0.01)
+    costs = asyncio.run(measured(run, (1, 2, 4, 8, 16), budget_s=0))
     assert costs.best == 1
-    assert sorted(set(ran)) == [1, 2, 4]
-    assert ran.count(1) == 3
+    assert ran == [1, 1, 1, 2, 2, 2, 4, 4, 4]
+    assert costs.seconds == {1: 0.01, 2: 0.02, 4: 0.04}
 
 
 def test_sizes_that_pay_are_all_run():
-    run, ran = sleeping(0.02, 0.0)
-    assert measured(run, (1, 2, 4, 8), budget_s=0).best == 8
+    run, ran = machine(0.02, 0.0)
+    assert asyncio.run(measured(run, (1, 2, 4, 8), budget_s=0)).best == 8
     assert sorted(set(ran)) == [1, 2, 4, 8]
 
 
 def test_a_fixed_size_is_taken_whatever_was_measured():
-    run, ran = sleeping(0.0, 0.005)
-    costs = measured(run, (1, 2, 4, 8), fixed=4, budget_s=0)
+    run, ran = machine(0.0, 0.005)
+    costs = asyncio.run(measured(run, (1, 2, 4, 8), fixed=4, budget_s=0))
     assert (costs.best, costs.sizes) == (4, (1, 2, 4))
     assert max(ran) == 4
+
+
+def test_short_runs_are_measured_for_as_long_as_the_budget():
+    run, ran = machine(0.0, 0.01)
+    asyncio.run(measured(run, (1,), budget_s=0.095))
+    assert len(ran) == 11

@@ -1,7 +1,9 @@
 """/livez, /readyz, /metrics, /docs, /models, /anchors and the page."""
 
 import re
+import shutil
 import signal
+import time
 
 import pytest
 
@@ -161,3 +163,70 @@ def test_sigterm_ends_requests_in_progress_and_then_the_process(
         body += b"".join(chunks)
     assert body.count(b"Content-Type: image/png") == 40
     assert server.process.wait(20) == 0
+
+
+def answered_by(server: Server, face: str, model: str, wanted: str) -> None:
+    """Asks until `wanted` answers; every answer on the way must be a picture."""
+    deadline = time.monotonic() + 30
+    while True:
+        response = server.client.post("/age", data={"face": face, "model": model, "target": "0-2"})
+        assert response.status_code == 200, response.text
+        if response.headers["x-model"] == wanted:
+            return
+        assert time.monotonic() < deadline
+
+
+def test_a_new_bundle_is_switched_to_without_a_break(
+    start_server: StartServer, tmp_path, portrait: bytes
+):
+    folder = tmp_path / "models"
+    write_tiny_bundle(folder / "tiny", version="1.0.0")
+    server = start_server(models=folder, models_check_s=0.05, measuring_s=0, default_model="tiny")
+    taken = server.client.post("/faces", data={"aligned": "true"}, files={"image": portrait})
+    face = taken.json()["face_id"]
+    answered_by(server, face, "tiny", "tiny 1.0.0")
+
+    write_tiny_bundle(tmp_path / "next", version="2.0.0")
+    (folder / "tiny").rename(folder / ".tiny-1")
+    (tmp_path / "next").rename(folder / "tiny")
+    answered_by(server, face, "tiny", "tiny 2.0.0")
+    assert server.metric("model_info", version="2.0.0") == 1
+    assert server.metric("model_info", version="1.0.0") == 0
+
+    write_tiny_bundle(tmp_path / "more", name="other", version="1.0.0").path.rename(
+        folder / "other"
+    )
+    deadline = time.monotonic() + 30
+    while "other" not in server.client.get("/readyz").json()["models"]:
+        assert time.monotonic() < deadline
+    answered_by(server, face, "other", "other 1.0.0")
+    shutil.rmtree(folder / "other")
+    while "other" in server.client.get("/readyz").json()["models"]:
+        assert time.monotonic() < deadline
+    refused = server.client.post("/age", data={"face": face, "model": "other", "target": "0-2"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "unknown_model")
+
+
+def test_a_broken_bundle_changes_nothing_until_it_is_mended(
+    start_server: StartServer, tmp_path, portrait: bytes
+):
+    folder = tmp_path / "models"
+    write_tiny_bundle(folder / "tiny", version="1.0.0")
+    server = start_server(models=folder, models_check_s=0.05, measuring_s=0, default_model="tiny")
+    taken = server.client.post("/faces", data={"aligned": "true"}, files={"image": portrait})
+    face = taken.json()["face_id"]
+    other = write_tiny_bundle(tmp_path / "next", name="other", version="1.0.0")
+    whole = (other.path / "decoder.onnx").read_bytes()
+    (other.path / "decoder.onnx").write_bytes(whole[:-1])
+    other.path.rename(folder / "other")
+    deadline = time.monotonic() + 30
+    while "the models stay as they are" not in server.log:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert "decoder.onnx: sha256 differs" in server.log
+    answered_by(server, face, "tiny", "tiny 1.0.0")
+    (folder / "other" / "decoder.onnx").write_bytes(whole)
+    while "other" not in server.client.get("/readyz").json()["models"]:
+        assert time.monotonic() < deadline
+    answered_by(server, face, "other", "other 1.0.0")
+    assert server.log.count("the models stay as they are") == 1
