@@ -24,6 +24,7 @@ from service.load import Load, counted
 from service.observability import Metrics
 
 PICTURE_PATHS = frozenset({"/age", "/faces", "/interpolate"})
+INFERENCE_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 MAX_TIMEOUT_S = 3600
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("service.requests")
@@ -141,7 +142,8 @@ class Admission:
         self._load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in PICTURE_PATHS:
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not (path in PICTURE_PATHS or INFERENCE_PATH.fullmatch(path)):
             await self.app(scope, receive, send)
             return
         try:

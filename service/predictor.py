@@ -277,6 +277,41 @@ class Predictor:
             async for each in made:
                 yield each
 
+    async def render(
+        self,
+        model: Model,
+        portraits: Sequence[Pixels],
+        group: str,
+        targets: Sequence[Target],
+        caller: Hashable = None,
+    ) -> list[Pixels]:
+        """Masked portraits (R, R, 3), each at its target: pictures alike. Nothing is kept."""
+        requester = Requester(caller)
+
+        async def one(number: int, portrait: Pixels, target: Target) -> Pixels:
+            encode, admitted = model.lanes.encode, number > 0
+            identity: Identity = portrait
+            if encode is not None:
+                identity = await self._batcher.submit(
+                    encode, portrait, requester, admitted=admitted
+                )
+            weights = np.array(target.weights, np.float32)
+            key = (f"{id(requester)}:{number}", model.bundle.digest)
+            job = DecodeJob(key, identity, model.bundle.latent_of_weights(weights, group))
+            decode = model.lanes.decode
+            lane = decode[target.anchor if len(decode) > 1 else 0]
+            return await self._batcher.submit(lane, job, requester, admitted=admitted)
+
+        made = [
+            asyncio.ensure_future(one(number, portrait, target))
+            for number, (portrait, target) in enumerate(zip(portraits, targets, strict=True))
+        ]
+        try:
+            return await asyncio.gather(*made)
+        finally:
+            for task in made:
+                task.cancel()
+
     def encoded(self, picture: Pixels, picture_format: PictureFormat) -> bytes:
         """A picture file. Blocks, as `finish` of `pictures` may."""
         with self._metrics.stage(Stage.IMAGE_ENCODING):

@@ -70,11 +70,19 @@ def of_age(manifest: Manifest, age_years: float) -> Target:
 
 def of_weights(manifest: Manifest, text: str) -> Target:
     """Numbers with commas between them, one per anchor. Raises InvalidWeights or NotContinuous."""
-    count = len(manifest.anchors)
     try:
-        weights = np.array([float(part) for part in text.split(",")])
+        numbers = [float(part) for part in text.split(",")]
     except ValueError:
         raise InvalidWeights("Weights are numbers with commas between them.") from None
+    return mixed(manifest, numbers)
+
+
+def mixed(manifest: Manifest, numbers: Sequence[float]) -> Target:
+    """A mix of anchors, by one weight per anchor. Raises InvalidWeights or NotContinuous.
+
+    All the weight on one anchor is that anchor, which every model knows.
+    """
+    count, weights = len(manifest.anchors), np.array(numbers)
     if weights.shape != (count,):
         raise InvalidWeights(
             f"One weight per anchor is needed, {count} in all.",
@@ -84,8 +92,9 @@ def of_weights(manifest: Manifest, text: str) -> Target:
         raise InvalidWeights("Weights must not be negative.")
     if abs(weights.sum() - 1) > SUM_TOLERANCE:
         raise InvalidWeights("Weights must sum to 1.")
-    _demand_continuous(manifest)
     weights = weights / weights.sum()
+    if np.count_nonzero(weights) > 1:
+        _demand_continuous(manifest)
     centres = np.array([anchor.centre_years for anchor in manifest.anchors])
     return Target(tuple(weights.tolist()), float(weights @ centres))
 

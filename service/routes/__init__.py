@@ -2,7 +2,18 @@
 
 from fastapi import APIRouter
 
-from service.routes import age, anchors, docs, faces, health, interpolation, metrics, models, page
+from service.routes import (
+    age,
+    anchors,
+    docs,
+    faces,
+    health,
+    inference,
+    interpolation,
+    metrics,
+    models,
+    page,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     age.router,
@@ -11,6 +22,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     anchors.router,
     models.router,
     health.router,
+    inference.router,
     metrics.router,
     docs.router,
     page.router,

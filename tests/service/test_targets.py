@@ -111,7 +111,8 @@ def test_a_model_of_anchors_alone_refuses_what_lies_between(anchors_only: Manife
     with pytest.raises(NotContinuous):
         targets.of_age(anchors_only, 12)
     with pytest.raises(NotContinuous):
-        targets.of_weights(anchors_only, "1,0,0,0,0,0")
+        targets.of_weights(anchors_only, "0.5,0.5,0,0,0,0")
+    assert targets.of_weights(anchors_only, "0,1,0,0,0,0").anchor == 1
     with pytest.raises(NotContinuous):
         targets.between(anchors_only, None, None, 24)
 
