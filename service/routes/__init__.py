@@ -15,3 +15,5 @@ ROUTERS: tuple[APIRouter, ...] = (
     docs.router,
     page.router,
 )
+OPEN_ROUTERS: tuple[APIRouter, ...] = (health.router, docs.router, page.router)
+"""Those that answer without an API key: they hold nothing of anybody's."""
