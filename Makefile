@@ -36,6 +36,9 @@ check: $(VENV)/.dev ## Lint, formatting, types, import contracts
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+check-deps: $(VENV)/.dev ## Ask for known holes in the locked dependencies (needs network)
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
 format: $(VENV)/.dev ## Rewrite files in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -61,6 +61,8 @@ def serve(settings: Settings, _: argparse.Namespace) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=settings.proxies,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
     server = uvicorn.Server(config)
@@ -200,7 +202,8 @@ def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None
     group: Any = parser.add_argument_group("settings")
     for name in names:
         field = Settings.model_fields[name]
-        about = f"{field.description} Default: {field.default}".replace("%", "%%")
+        default = "" if field.default is None else field.default
+        about = f"{field.description} Default: {default}".replace("%", "%%")
         group.add_argument(
             f"--{name.replace('_', '-')}", dest=f"setting_{name}", metavar="VALUE", help=about
         )

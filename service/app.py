@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,18 +13,31 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Route
 
 from model.bundle import BundleError
 from model.runtime import ProviderError
-from service.errors import MEDIA_TYPE, InvalidRequest, Problem, problem_of_status
+from service.errors import (
+    MEDIA_TYPE,
+    BodyTooLarge,
+    InternalError,
+    InvalidRequest,
+    Problem,
+    RateLimited,
+    Unauthorized,
+    problem_of_status,
+)
+from service.keys import ApiKeys, KeyFileError
 from service.load import Load
-from service.middleware import Admission, BodyLimit, RequestContext
+from service.middleware import Admission, BodyLimit, Faults, Gate, RequestContext, SecureHeaders
 from service.models import appearance_of
 from service.observability import CannotStart, Metrics
 from service.predictor import open_predictor
-from service.routes import ROUTERS
-from service.schemas import ProblemDocument
-from service.settings import Settings
+from service.rates import RateLimit
+from service.routes import OPEN_ROUTERS, ROUTERS
+from service.schemas import ProblemDocument, documented
+from service.settings import Settings, SettingsError, setting_name
 from service.state import Service
 
 DESCRIPTION = (
@@ -32,13 +45,30 @@ DESCRIPTION = (
     "Every error is problem+json (RFC 9457) with a stable `code`."
 )
 MAX_FIELD_BYTES = 8192
+EXPOSED_HEADERS = (
+    "Location",
+    "Retry-After",
+    "Server-Timing",
+    "X-Effective-Age-Years",
+    "X-Face-Id",
+    "X-Group",
+    "X-Model",
+    "X-Note",
+    "X-Request-ID",
+    "X-Target",
+)
+"""Headers of an answer that scripts of another origin may read."""
 
 _log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application. Models are opened when it starts, and warm when /readyz says so."""
+    """The application. Models are opened when it starts, and warm when /readyz says so.
+
+    Raises SettingsError where the file of API keys cannot be used.
+    """
     metrics = Metrics()
+    open_routes: list[BaseRoute] = [route for router in OPEN_ROUTERS for route in router.routes]
     # The framework would move uploads over 1 MB to files; nothing of a face goes to disk.
     MultiPartParser.spool_max_size = settings.max_body_bytes
     app = FastAPI(
@@ -51,6 +81,16 @@ def create_app(settings: Settings) -> FastAPI:
         form_limits={"max_files": 1, "max_fields": 256, "max_part_size": MAX_FIELD_BYTES},
         middleware=[
             Middleware(RequestContext, metrics=metrics),
+            Middleware(SecureHeaders),
+            *_other_origins(settings),
+            Middleware(Faults, metrics=metrics),
+            Middleware(
+                Gate,
+                metrics=metrics,
+                keys=_api_keys(settings),
+                rate=_rate(settings),
+                open_routes=open_routes,
+            ),
             Middleware(BodyLimit, metrics=metrics, max_bytes=settings.max_body_bytes),
             Middleware(
                 Admission,
@@ -62,11 +102,44 @@ def create_app(settings: Settings) -> FastAPI:
             ),
         ],
     )
+    # The API's description belongs to its pages: whoever may read them may read it.
+    open_routes += [
+        route for route in app.routes if isinstance(route, Route) and route.path == app.openapi_url
+    ]
     _answer_problems(app, metrics)
     for router in ROUTERS:
         app.include_router(router)
-    _document_problems(app)
+    paths = {route.path for route in open_routes if isinstance(route, Route)}
+    _document(app, paths, keyed=settings.api_keys is not None)
     return app
+
+
+def _other_origins(settings: Settings) -> list[Middleware]:
+    if not settings.origins:
+        return []
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=settings.origins,
+        allow_methods=("GET", "POST", "DELETE"),
+        allow_headers=("Authorization", "X-Request-ID", "X-Timeout-S"),
+        expose_headers=EXPOSED_HEADERS,
+    )
+    return [cors]
+
+
+def _api_keys(settings: Settings) -> ApiKeys | None:
+    if settings.api_keys is None:
+        return None
+    try:
+        return ApiKeys.read(settings.api_keys)
+    except KeyFileError as error:
+        raise SettingsError(f"{setting_name('api_keys')}: {error}") from None
+
+
+def _rate(settings: Settings) -> RateLimit | None:
+    if not settings.rate_per_minute:
+        return None
+    return RateLimit(settings.rate_per_minute, settings.rate_burst)
 
 
 def _lifespan(
@@ -155,19 +228,33 @@ def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
         return answer(request, problem_of_status(error.status_code, str(error.detail), headers))
 
 
-def _document_problems(app: FastAPI) -> None:
-    """Puts the problem's schema where the routes' documentation refers to it."""
+def _document(app: FastAPI, open_paths: Set[str], keyed: bool) -> None:
+    """Adds to the OpenAPI document what surrounds the routes: keys, and problems of the bounds."""
     made = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = made()
-            schemas = schema.setdefault("components", {}).setdefault("schemas", {})
+            components = schema.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
             schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
+            for path, operations in schema["paths"].items():
+                for operation in operations.values():
+                    _document_bounds(operation, path in open_paths, keyed)
+            if keyed:
+                components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         assert app.openapi_schema is not None
         return app.openapi_schema
 
     app.openapi = openapi
+
+
+def _document_bounds(operation: dict[str, Any], is_open: bool, keyed: bool) -> None:
+    bounds = [BodyTooLarge, InternalError, *([] if is_open else [Unauthorized, RateLimited])]
+    for status, answer in documented(*bounds).items():
+        operation["responses"].setdefault(str(status), answer)
+    if keyed and not is_open:
+        operation["security"] = [{"key": []}]
 
 
 def _version() -> str:

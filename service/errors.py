@@ -5,11 +5,14 @@ Problem
 │   ├── AgeOutOfRange, InvalidWeights, NotContinuous, TooManyPictures
 │   ├── UnknownAnchor, UnknownGroup, UnknownModel
 │   └── NoFaceFound, ImplausibleFace, FaceTooSmall, NoSuchFace, BrokenImage
+├── Unauthorized 401                                            with WWW-Authenticate
 ├── UnknownFace 404, NotFound 404, MethodNotAllowed 405, NotAcceptable 406
 ├── PhotoNotKept 409, FaceCutForAnotherModel 409
 ├── BodyTooLarge 413, ImageTooLarge 413, UnsupportedImage 415
 ├── InternalError 500, InferenceFailed 500
-├── Unavailable 503: Overloaded, NotReady, StoreUnavailable      with Retry-After
+├── TryLater                                                    with Retry-After
+│   ├── RateLimited 429
+│   └── Unavailable 503: Overloaded, NotReady, StoreUnavailable
 └── TimedOut 504
 
 `code` is stable and part of the API; the detail is plain English for a person, and holds nothing
@@ -187,6 +190,24 @@ class BrokenImage(InvalidRequest):
     title = "Broken image"
 
 
+class Unauthorized(Problem):
+    """The request brings no API key, or one that is not known."""
+
+    status = 401
+    code = "unauthorized"
+    title = "An API key is needed"
+
+    def __init__(self, detail: str, *, refused: bool) -> None:
+        super().__init__(detail)
+        self._refused = refused
+
+    @property
+    def headers(self) -> dict[str, str]:
+        # RFC 6750: the error is told only where a key was sent.
+        reason = ', error="invalid_token"' if self._refused else ""
+        return {"WWW-Authenticate": f'Bearer realm="anchorage"{reason}'}
+
+
 class NotFound(Problem):
     """There is nothing at this path."""
 
@@ -308,10 +329,8 @@ class InferenceFailed(Problem):
         super().__init__("The model failed on this picture.")
 
 
-class Unavailable(Problem):
-    """Cannot be done now; `retry_after_s` says when to ask again."""
-
-    status = 503
+class TryLater(Problem):
+    """Not now; `retry_after_s` says when to ask again, in whole seconds."""
 
     def __init__(self, detail: str, retry_after_s: float = 1.0) -> None:
         super().__init__(detail)
@@ -320,6 +339,23 @@ class Unavailable(Problem):
     @property
     def headers(self) -> dict[str, str]:
         return {"Retry-After": str(self.retry_after_s)}
+
+
+class RateLimited(TryLater):
+    """More requests than one caller may make."""
+
+    status = 429
+    code = "rate_limited"
+    title = "Too many requests"
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("You ask more often than one caller may.", retry_after_s)
+
+
+class Unavailable(TryLater):
+    """The service cannot answer now."""
+
+    status = 503
 
 
 class Overloaded(Unavailable):

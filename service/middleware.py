@@ -1,14 +1,17 @@
 """What surrounds every request, in plain ASGI: its id, its log line, its bounds, its end."""
 
 import asyncio
+import ipaddress
 import json
 import logging
 import math
 import re
 import secrets
 import time
+from collections.abc import Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import (
@@ -18,23 +21,39 @@ from service.errors import (
     InvalidRequest,
     Overloaded,
     Problem,
+    RateLimited,
     TimedOut,
+    Unauthorized,
 )
+from service.keys import ApiKeys
 from service.load import Load, counted
 from service.observability import Metrics
+from service.rates import RateLimit
 
 PICTURE_PATHS = frozenset({"/age", "/faces", "/interpolate"})
 INFERENCE_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
 MAX_TIMEOUT_S = 3600
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+SECURE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(self), geolocation=(), microphone=(), payment=(), usb=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""What every answer brings, unless its route says otherwise."""
+
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _log = logging.getLogger("service.requests")
 
 
 class RequestContext:
-    """Gives a request its id, counts it, logs it, and answers what nothing else caught.
+    """Gives a request its id, counts it and logs it.
 
     The id is the caller's X-Request-ID where that is 1 to 64 letters, digits, dots, dashes and
-    underscores. The log line holds the route's pattern, never the path: that holds face ids.
+    underscores. The log line holds the route's pattern, never the path: that holds face ids. It
+    ends with the name of whose key was sent, where keys are asked for.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -60,18 +79,104 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except Exception:
-            _log.exception("request %s failed", request_id)
-            if status:
-                raise
-            await send_problem(InternalError(), scope, send_with_id, self._metrics)
         finally:
             seconds = time.perf_counter() - started
+            # A caller may send any word as a method: neither log nor metrics take it over.
+            method = scope["method"] if scope["method"] in METHODS else "OTHER"
             route = getattr(scope.get("route"), "path", "unmatched")
             shown = str(status) if status else "none"
-            self._metrics.requests.labels(scope["method"], route, shown).inc()
+            holder = scope["state"].get("holder", "")
+            self._metrics.requests.labels(method, route, shown).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
-            _log.info("%s %s %s %.3f s %s", scope["method"], route, shown, seconds, request_id)
+            line = f"{method} {route} {shown} {seconds:.3f} s {request_id} {holder}"
+            _log.info("%s", line.rstrip())
+
+
+class Faults:
+    """Answers what nothing else caught, and logs it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def noting_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, noting_send)
+        except Exception:
+            _log.exception("request %s failed", scope["state"]["request_id"])
+            if started:
+                raise
+            await send_problem(InternalError(), scope, send, self._metrics)
+
+
+class SecureHeaders:
+    """Adds SECURE_HEADERS to every answer that does not bring its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def secured_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURE_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, secured_send)
+
+
+class Gate:
+    """Lets in who brings a known key, each as often as the rate allows; others are not read.
+
+    Without `keys` anybody is let in, and the rate is that of a client's address. Requests that
+    `open_routes` match pass in any case.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        keys: ApiKeys | None,
+        rate: RateLimit | None,
+        open_routes: Sequence[BaseRoute],
+    ) -> None:
+        self.app = app
+        self._metrics = metrics
+        self._keys = keys
+        self._rate = rate
+        self._open_routes = open_routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not self._is_open(scope):
+            try:
+                self._admit(scope)
+            except (Unauthorized, RateLimited) as problem:
+                await send_problem(problem, scope, send, self._metrics)
+                return
+        await self.app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        return any(route.matches(scope)[0] is not Match.NONE for route in self._open_routes)
+
+    def _admit(self, scope: Scope) -> None:
+        if self._keys is None:
+            caller = _network_of(scope.get("client"))
+        else:
+            caller = self._keys.holder(Headers(scope=scope).get("authorization"))
+            scope["state"]["holder"] = caller
+        if self._rate is not None and (wait_s := self._rate.take(caller)):
+            raise RateLimited(wait_s)
 
 
 class BodyLimit:
@@ -270,6 +375,19 @@ class _Watched:
             await self._messages.put(message)
             if message["type"] == "http.disconnect":
                 return
+
+
+def _network_of(client: tuple[str, int] | None) -> str:
+    """What counts as one client: an IPv4 address, or the 64 bits of IPv6 that one has to itself."""
+    try:
+        address = ipaddress.ip_address(client[0] if client else "")
+    except ValueError:
+        return ""
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address.packed[:8] + bytes(8), 64)))
 
 
 async def send_problem(problem: Problem, scope: Scope, send: Send, metrics: Metrics) -> None:

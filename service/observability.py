@@ -138,9 +138,16 @@ def _unheard(record: logging.LogRecord) -> bool:
 
 
 def configure_logging(level: str) -> None:
-    """Logs to standard error. The server's own access log, which would hold paths, stays off."""
+    """Logs to standard error. The server's own access log, which would hold paths, stays off.
+
+    At `debug` only the service's own loggers say more: Pillow's would write a photo's EXIF notes.
+    """
     logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+        level=max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        force=True,
     )
+    for name in ("model", "service"):
+        logging.getLogger(name).setLevel(level.upper())
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").addFilter(_unheard)

@@ -1,5 +1,6 @@
 """Settings of the service: environment variables with the prefix ANCHORAGE_, or flags."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -25,6 +26,23 @@ def _store_url(url: str) -> str:
     if url != "memory://" and not re.match(r"(redis|rediss|unix)://.", url):
         raise ValueError("must be memory:// or a redis:// address")
     return url
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _networks(text: str) -> str:
+    for part in _listed(text):
+        ipaddress.ip_network(part)  # Its ValueError says what is wrong.
+    return text
+
+
+def _origins(text: str) -> str:
+    for part in _listed(text):
+        if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", part):
+            raise ValueError(f"{part!r} is no origin such as https://app.example.org")
+    return text
 
 
 class Settings(BaseSettings):
@@ -131,6 +149,30 @@ class Settings(BaseSettings):
     max_frames: int = Field(
         240, ge=2, le=10_000, description="Most frames that one interpolation may ask for."
     )
+    api_keys: Path | None = Field(
+        None,
+        description="File of API keys, one `name:key` a line; with it, requests need "
+        "`Authorization: Bearer KEY`. Read at the start.",
+    )
+    rate_per_minute: float = Field(
+        0.0,
+        ge=0,
+        description="Requests a minute of one API key, or of one client address where there are "
+        "no keys; beyond that, 429. 0 sets no limit.",
+    )
+    rate_burst: int = Field(
+        20, ge=1, description="Requests that one of them may make at once, where there is a limit."
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = Field(
+        "",
+        description="Addresses or networks, with commas between them, of proxies whose "
+        "`X-Forwarded-For` tells a client's address.",
+    )
+    cors_origins: Annotated[str, AfterValidator(_origins)] = Field(
+        "",
+        description="Origins, with commas between them, whose pages may use the API: "
+        "`https://app.example.org`. None unless set.",
+    )
     face_store: Annotated[str, AfterValidator(_store_url)] = Field(
         "memory://",
         description="Where faces are kept between requests: `memory://`, or `redis://host:port/0` "
@@ -163,6 +205,16 @@ class Settings(BaseSettings):
         """Threads of each pool."""
         return self.workers or available_threads()
 
+    @property
+    def origins(self) -> list[str]:
+        """`cors_origins`, one by one."""
+        return _listed(self.cors_origins)
+
+    @property
+    def proxies(self) -> list[str]:
+        """`trusted_proxies`, one by one."""
+        return _listed(self.trusted_proxies)
+
     @classmethod
     def load(cls, flags: Mapping[str, Any] | None = None) -> Self:
         """Reads flags first, then the environment. Raises SettingsError that names the setting."""
@@ -177,9 +229,12 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(
-                f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {first['msg']}"
-            ) from error
+            raise SettingsError(f"{setting_name(name)}: {first['msg']}") from error
+
+
+def setting_name(field: str) -> str:
+    """What an operator calls a field: its variable and its flag."""
+    return f"{PREFIX}{field.upper()} (--{field.replace('_', '-')})"
 
 
 def settings_table() -> str:
@@ -189,6 +244,6 @@ def settings_table() -> str:
         default = field.default
         if isinstance(default, Path):
             default = default.relative_to(BUNDLES.parent.parent)
-        shown = f"`{default}`" if default != "" else ""
+        shown = f"`{default}`" if default not in ("", None) else ""
         rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(rows) + "\n"

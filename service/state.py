@@ -54,8 +54,9 @@ def timed(
 
 
 def caller_of(request: Request) -> str:
-    """Who asks, for taking turns: the client's address."""
-    return request.client.host if request.client else ""
+    """Who asks, for taking turns: the holder of the API key, else the client's address."""
+    address = request.client.host if request.client else ""
+    return getattr(request.state, "holder", "") or address
 
 
 async def taken_face(

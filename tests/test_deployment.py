@@ -253,6 +253,16 @@ def test_requests_may_end_before_the_container_is_killed():
     assert grace_s > Settings.model_fields["shutdown_timeout_s"].default
 
 
+def test_the_keys_file_brings_the_keys_where_the_service_reads_them(monkeypatch):
+    keys = yaml.safe_load((ROOT / "docker-compose.keys.yml").read_text())
+    added = keys["services"]["anchorage"]
+    (name,) = added["secrets"]
+    assert list(keys["secrets"]) == [name]
+    for key, value in added["environment"].items():
+        monkeypatch.setenv(key, value)
+    assert Settings.load().api_keys == Path(f"/run/secrets/{name}")
+
+
 def test_the_gpu_file_changes_only_what_the_gpu_needs():
     assert list(GPU) == ["services"]
     assert list(GPU["services"]) == ["anchorage"]
@@ -304,9 +314,11 @@ def compose() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "files", [["docker-compose.yml"], ["docker-compose.yml", "docker-compose.gpu.yml"]]
+    "added", [[], ["docker-compose.gpu.yml"], ["docker-compose.keys.yml"]], ids=str
 )
-def test_compose_accepts_the_files(files):
+def test_compose_accepts_the_files(added, monkeypatch, tmp_path):
+    files = ["docker-compose.yml", *added]
+    monkeypatch.setenv("KEYS", str(tmp_path / "keys"))
     tool = compose()
     if not tool:
         pytest.skip("Docker Compose is not installed")

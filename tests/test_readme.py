@@ -38,3 +38,9 @@ def test_a_bundled_model_of_too_few_images_is_called_a_preview():
     assert manifest.preview == (seen < 500_000)
     assert ("preview" in README) == manifest.preview
     assert f"{seen:,}" in (ROOT / "MODEL_CARD.md").read_text()
+
+
+def test_every_test_that_the_threat_model_names_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "SECURITY.md").read_text())
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / name).exists()] == []

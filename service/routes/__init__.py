@@ -22,8 +22,16 @@ ROUTERS: tuple[APIRouter, ...] = (
     anchors.router,
     models.router,
     health.router,
+    inference.open_router,
     inference.router,
     metrics.router,
     docs.router,
     page.router,
 )
+OPEN_ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    inference.open_router,
+    docs.router,
+    page.router,
+)
+"""Those that answer without an API key: they hold nothing of anybody's."""

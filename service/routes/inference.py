@@ -19,6 +19,8 @@ from service.state import ReadyPredictor, RunningService, caller_of, timed
 from service.targets import group_of, mixed
 
 router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+open_router = APIRouter(prefix="/v2", tags=["open inference protocol"])
+"""What needs no key: health, and what the server is"""
 
 PLATFORM = "onnx_anchorage"
 ModelName = Annotated[str, Path(max_length=64)]
@@ -98,19 +100,19 @@ class InferenceResponse(BaseModel):
     outputs: list[ResponseTensor]
 
 
-@router.get("")
+@open_router.get("")
 async def server_metadata(request: Request) -> ServerMetadata:
     """The server's name and version; no extension of the protocol is spoken."""
     return ServerMetadata(name="anchorage", version=request.app.version, extensions=[])
 
 
-@router.get("/health/live")
+@open_router.get("/health/live")
 async def live() -> dict[str, bool]:
     """200 while the process answers at all."""
     return {"live": True}
 
 
-@router.get("/health/ready", responses=documented(errors.NotReady, errors.StoreUnavailable))
+@open_router.get("/health/ready", responses=documented(errors.NotReady, errors.StoreUnavailable))
 async def ready(service: RunningService) -> dict[str, bool]:
     """200 once every graph has run and the store of faces answers."""
     if service.not_ready:

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import httpx
@@ -22,14 +22,19 @@ ROOT = Path(__file__).parents[2]
 class Server:
     """A real server process and a client of it."""
 
-    def __init__(self, log: Path, settings: dict[str, object]) -> None:
+    def __init__(
+        self,
+        log: Path,
+        settings: dict[str, object],
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._log = log
         clean = {k: v for k, v in os.environ.items() if not k.upper().startswith("ANCHORAGE_")}
         flags = {f"ANCHORAGE_{name.upper()}": str(value) for name, value in settings.items()}
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-W", "error", "-m", "service", "serve", "--port", "0"],
-                env={**clean, **flags, "PYTHONPATH": str(ROOT)},
+                env={**clean, **flags, "PYTHONPATH": str(ROOT), **(environment or {})},
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
@@ -110,9 +115,12 @@ def start_server(tmp_path: Path, models_folder: Path, parser_file: Path) -> Iter
     """Starts servers with settings of their own; they end with the test."""
     servers: list[Server] = []
 
-    def start(*, ready: bool = True, **settings: object) -> Server:
+    def start(
+        *, ready: bool = True, environment: Mapping[str, str] | None = None, **settings: object
+    ) -> Server:
         defaults = {"models": models_folder, "parser": parser_file, "provider": "cpu"}
-        server = Server(tmp_path / f"server-{len(servers)}.log", {**defaults, **settings})
+        log = tmp_path / f"server-{len(servers)}.log"
+        server = Server(log, {**defaults, **settings}, environment)
         servers.append(server)
         if ready:
             server.wait_until_ready()

@@ -27,6 +27,7 @@ EXAMPLES: list[Problem] = [
     errors.FaceTooSmall("The face is too small."),
     errors.NoSuchFace("There is no face 3."),
     errors.BrokenImage("The image is damaged."),
+    errors.Unauthorized("The API key is not known.", refused=True),
     errors.UnknownFace(),
     errors.NotFound("There is nothing at this path."),
     errors.MethodNotAllowed("This path does not take this method.", "GET"),
@@ -38,6 +39,7 @@ EXAMPLES: list[Problem] = [
     errors.UnsupportedImage("The image must be a JPEG."),
     errors.InternalError(),
     errors.InferenceFailed(),
+    errors.RateLimited(2.1),
     errors.Overloaded(2.1),
     errors.NotReady("The models are warming up."),
     errors.StoreUnavailable(),
@@ -97,11 +99,13 @@ def test_a_problem_is_answered_as_problem_json(raising_app: FastAPI, example: Pr
     assert document["title"] == example.title
     assert document["detail"] == example.detail
     assert document["request_id"] == "abc-1"
-    assert ("retry-after" in response.headers) == (example.status == 503)
+    assert ("retry-after" in response.headers) == (example.status in (429, 503))
+    assert ("www-authenticate" in response.headers) == (example.status == 401)
 
 
 def test_retry_after_is_rounded_up_to_whole_seconds(raising_app: FastAPI):
-    assert get(raising_app, "/raise/overloaded").headers["retry-after"] == "3"
+    for code in ("overloaded", "rate_limited"):
+        assert get(raising_app, f"/raise/{code}").headers["retry-after"] == "3"
 
 
 def test_an_unforeseen_fault_is_a_problem_that_tells_nothing(raising_app: FastAPI):

@@ -4,23 +4,33 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.keys import ApiKeys
 from service.load import Load, current_work
-from service.middleware import Admission, BodyLimit
+from service.middleware import Admission, BodyLimit, Gate
 from service.observability import Metrics
+from service.rates import RateLimit
 
 
 class Caller:
     """A client without a network: sends parts of a body, leaves when told, keeps the answer."""
 
-    def __init__(self, *parts: bytes, path: str = "/age", headers: dict[str, str] | None = None):
+    def __init__(
+        self,
+        *parts: bytes,
+        path: str = "/age",
+        headers: dict[str, str] | None = None,
+        host: str = "192.0.2.1",
+    ):
         raw = [(name.encode(), value.encode()) for name, value in (headers or {}).items()]
         self.scope: Scope = {
             "type": "http",
             "method": "POST",
             "path": path,
             "headers": raw,
+            "client": (host, 5000),
             "state": {"request_id": "id"},
         }
         self.left = asyncio.Event()
@@ -312,5 +322,110 @@ def test_a_body_at_the_limit_passes():
         app.go.set()
         await call(BodyLimit(app, Metrics(), max_bytes=10), caller)
         assert caller.answer[1]["body"] == b"10"
+
+    run(test)
+
+
+KEY = "k" * 24
+
+
+def gate(app: ASGIApp, *, keys: bool = True, burst: int = 0) -> Gate:
+    async def health(_: Any) -> None: ...
+
+    return Gate(
+        app,
+        Metrics(),
+        ApiKeys({"ann": KEY, "bob": "b" * 24}) if keys else None,
+        RateLimit(60, burst, lambda: 0.0) if burst else None,
+        [Route("/livez", health)],
+    )
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_a_request_without_a_known_key_is_refused_unread():
+    async def test() -> None:
+        app = App()
+        gated = gate(app)
+        for headers in ({}, bearer("x" * 24), {"authorization": f"Basic {KEY}"}, bearer("")):
+            caller = Caller(b"body", headers=headers)
+            await call(gated, caller)
+            assert (caller.status, caller.code) == (401, "unauthorized")
+            assert caller._parts == [b"body"]
+        assert app.called == 0
+
+    run(test)
+
+
+def test_a_known_key_s_holder_is_let_in_by_name():
+    async def test() -> None:
+        app = App()
+        app.go.set()
+        caller = Caller(b"body", headers=bearer(KEY))
+        await call(gate(app), caller)
+        assert caller.status == 200
+        assert caller.scope["state"]["holder"] == "ann"
+
+    run(test)
+
+
+def test_open_routes_need_no_key_and_have_no_rate():
+    async def test() -> None:
+        app = App()
+        app.go.set()
+        gated = gate(app, burst=1)
+        for _ in range(3):
+            caller = Caller(path="/livez")
+            await call(gated, caller)
+            assert caller.status == 200
+        caller = Caller(path="/livez/more")
+        await call(gated, caller)
+        assert caller.status == 401
+
+    run(test)
+
+
+def test_each_key_has_a_rate_of_its_own_whatever_the_address():
+    async def test() -> None:
+        app = App()
+        app.go.set()
+        gated = gate(app, burst=1)
+
+        async def status(key: str, host: str) -> int:
+            caller = Caller(headers=bearer(key), host=host)
+            await call(gated, caller)
+            return caller.status
+
+        assert await status(KEY, "192.0.2.1") == 200
+        assert await status(KEY, "192.0.2.2") == 429
+        assert await status("b" * 24, "192.0.2.1") == 200
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+    ],
+)
+def test_without_keys_a_rate_is_that_of_a_network(one: str, other: str, same: bool):
+    async def test() -> None:
+        app = App()
+        app.go.set()
+        gated = gate(app, keys=False, burst=1)
+        await call(gated, Caller(host=one))
+        caller = Caller(b"body", host=other)
+        await call(gated, caller)
+        assert caller.status == (429 if same else 200)
+        if same:
+            assert caller.code == "rate_limited"
+            assert (b"retry-after", b"1") in caller.answer[0]["headers"]
 
     run(test)

@@ -32,6 +32,12 @@ def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch):
         ("provider", "abacus"),
         ("face_store", "file:///faces"),
         ("face_store", "redis://"),
+        ("rate_per_minute", "-1"),
+        ("rate_burst", "0"),
+        ("trusted_proxies", "10.0.0.0/8, proxy"),
+        ("cors_origins", "*"),
+        ("cors_origins", "https://app.example.org, app.example.org"),
+        ("cors_origins", "https://app.example.org/"),
     ],
 )
 def test_an_invalid_value_is_refused_by_its_name(
@@ -40,6 +46,14 @@ def test_an_invalid_value_is_refused_by_its_name(
     monkeypatch.setenv(f"ANCHORAGE_{name.upper()}", value)
     with pytest.raises(SettingsError, match=f"ANCHORAGE_{name.upper()} "):
         Settings.load()
+
+
+def test_lists_are_read_part_by_part(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANCHORAGE_CORS_ORIGINS", "https://a.example, http://b.example:8080,")
+    monkeypatch.setenv("ANCHORAGE_TRUSTED_PROXIES", "10.0.0.0/8,::1")
+    settings = Settings.load()
+    assert settings.origins == ["https://a.example", "http://b.example:8080"]
+    assert settings.proxies == ["10.0.0.0/8", "::1"]
 
 
 def test_settings_do_not_change():

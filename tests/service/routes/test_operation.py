@@ -89,12 +89,6 @@ def test_docs_serve_no_other_file(server: Server):
         assert server.client.get(f"/docs/{name}").status_code == 404
 
 
-def test_the_page_runs_its_own_scripts_alone(server: Server):
-    policy = server.client.get("/").headers["content-security-policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
-
-
 def test_openapi_documents_every_route_with_its_problems(server: Server):
     schema = server.client.get("/openapi.json").json()
     documented = {
@@ -112,26 +106,6 @@ def test_openapi_documents_every_route_with_its_problems(server: Server):
     assert "application/problem+json" in answers["422"]["content"]
     assert set(answers["200"]["content"]) > {"image/png", "application/json"}
     assert "ProblemDocument" in schema["components"]["schemas"]
-
-
-def test_the_log_tells_routes_but_no_ids_names_or_queries(start_server: StartServer, photo: bytes):
-    server = start_server(log_level="debug")
-    response = server.client.post(
-        "/age", data={"target": "0-2"}, files={"image": ("grandmother.jpg", photo)}
-    )
-    face = response.headers["x-face-id"]
-    server.client.get(f"/faces/{face}")
-    server.client.get("/interpolate", params={"face": face, "frames": 3})
-    server.client.get(f"/nowhere/{face}?face={face}")
-    server.client.post("/age", files={"image": ("grandmother.jpg", photo[:500])})
-    server.client.delete(f"/faces/{face}")
-    metrics = server.client.get("/metrics").text
-    log = server.log
-    assert re.search(r"POST /age 200 .* " + response.headers["x-request-id"], log)
-    assert "GET /faces/{face_id} 200" in log
-    for secret in (face, "grandmother", "frames=3", "?face"):
-        assert secret not in log
-        assert secret not in metrics
 
 
 def test_metrics_tell_batches_stages_and_problems(server: Server, portrait: bytes):
