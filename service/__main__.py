@@ -16,6 +16,7 @@ from model.bundle import BundleError
 from model.runtime import ProviderError
 from service.app import create_app
 from service.errors import Problem
+from service.marks import Mark
 from service.media import AnimationFormat, Mp4Writer, PictureFormat, Pixels, animation
 from service.observability import Metrics, configure_logging
 from service.predictor import Predictor, open_predictor
@@ -86,6 +87,7 @@ async def _age(settings: Settings, asked: argparse.Namespace) -> int:
     suffix = "jpg" if picture_format is PictureFormat.JPEG else picture_format.value
     async with _engine(settings) as predictor:
         model = predictor.model(asked.model)
+        mark = Mark.of(model.manifest, in_photo=asked.view == "photo")
         group = group_of(model.manifest, asked.group)
         targets = chosen(model.manifest, asked.to, asked.age, [])
         taken = await predictor.take_in(
@@ -96,7 +98,7 @@ async def _age(settings: Settings, asked: argparse.Namespace) -> int:
         def written(picture: Pixels) -> bytes:
             if asked.view == "photo":
                 picture = predictor.in_photo(taken, model, picture)
-            return predictor.encoded(picture, picture_format)
+            return predictor.encoded(picture, picture_format, mark)
 
         async for target, data in predictor.pictures(taken, model, group, targets, written):
             path = asked.output / f"{asked.photo.stem}_{target.label}.{suffix}"
@@ -120,11 +122,12 @@ async def _interpolate(settings: Settings, asked: argparse.Namespace) -> int:
         )
         pictures = predictor.pictures(taken, model, group, targets, lambda picture: picture)
         frames = [picture async for _, picture in pictures]
+        mark = Mark.of(model.manifest)
     if suffix == ".mp4":
-        writer = Mp4Writer(asked.fps)
+        writer = Mp4Writer(asked.fps, mark)
         data = b"".join([*(writer.add(frame) for frame in frames), writer.finish()])
     else:
-        data = animation(frames, asked.fps, SUFFIXES[suffix])
+        data = animation(frames, asked.fps, SUFFIXES[suffix], mark)
     asked.output.write_bytes(data)
     print(asked.output)
     return 0

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,11 +21,13 @@ from service.observability import CannotStart, Metrics
 from service.predictor import open_predictor
 from service.routes import ROUTERS
 from service.schemas import ProblemDocument
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.state import Service
+from service.version import anchorage_version
 
 DESCRIPTION = (
-    "One photographed face at any age of a life. Pictures are synthetic. "
+    "One photographed face at any age of a life. Pictures are synthetic, and each says so itself: "
+    "its XMP has IPTC's digital source type, and the model's name and version. "
     "Every error is problem+json (RFC 9457) with a stable `code`."
 )
 MAX_FIELD_BYTES = 8192
@@ -42,7 +43,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Anchorage",
         description=DESCRIPTION,
-        version=_version(),
+        version=anchorage_version(),
         lifespan=_lifespan(settings, metrics),
         docs_url=None,
         redoc_url=None,
@@ -73,7 +74,7 @@ def _lifespan(
         async with AsyncExitStack() as stack:
             try:
                 predictor = await stack.enter_async_context(open_predictor(settings, metrics))
-            except (BundleError, ProviderError, OSError) as error:
+            except (BundleError, ProviderError, SettingsError, OSError) as error:
                 _log.critical("cannot start: %s", error)
                 raise CannotStart from None
             service = Service(settings, metrics, predictor)
@@ -144,10 +145,3 @@ def _document_problems(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi
-
-
-def _version() -> str:
-    try:
-        return version("anchorage")
-    except PackageNotFoundError:
-        return "0"

@@ -115,6 +115,14 @@ class Settings(BaseSettings):
     identity_cache_bytes: int = Field(
         256 * MIB, ge=0, description="Most bytes of encoded faces kept in this process."
     )
+    c2pa_certificate: Path | None = Field(
+        None,
+        description="PEM file of the certificate chain, the signer's first, that signs pictures "
+        "with C2PA content credentials; none are signed unless set. Needs the extra `c2pa`.",
+    )
+    c2pa_key: Path | None = Field(
+        None, description="PEM file of that certificate's private key, without a password."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line that is written."
     )
@@ -138,9 +146,12 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             name = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(
-                f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {first['msg']}"
-            ) from error
+            raise SettingsError(f"{setting_name(name)}: {first['msg']}") from error
+
+
+def setting_name(name: str) -> str:
+    """A setting as its variable and its flag, for messages."""
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')})"
 
 
 def settings_table() -> str:
@@ -150,6 +161,6 @@ def settings_table() -> str:
         default = field.default
         if isinstance(default, Path):
             default = default.relative_to(BUNDLES.parent.parent)
-        shown = f"`{default}`" if default != "" else ""
+        shown = f"`{default}`" if default not in ("", None) else ""
         rows.append(f"| `{PREFIX}{name.upper()}` | {shown} | {field.description} |")
     return "\n".join(rows) + "\n"
