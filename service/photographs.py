@@ -33,8 +33,8 @@ def find_photographs(
 
     Outputs of a folder's photographs lie as they do; of two with one name, such as `a.jpg` and
     `a.png`, they keep the suffix. `output`, where outputs go, is not looked into, nor is what is
-    hidden. Raises PhotographsError for a path that is not there, a folder without photographs, one
-    that is also the output's, and for two files of one name.
+    hidden. Raises PhotographsError for a path that is not there, a folder without photographs or
+    that cannot be read, one that is also the output's, and for two files of one name.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for path in paths:
@@ -74,7 +74,7 @@ def _named(path: Path, output: Path, recursive: bool) -> list[tuple[Path, Path]]
 
 
 def _in_folder(folder: Path, output: Path, recursive: bool) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_refuse):
         inside = Path(place)
         folders[:] = sorted(
             name
@@ -86,6 +86,10 @@ def _in_folder(folder: Path, output: Path, recursive: bool) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and name.lower().endswith(SUFFIXES):
                 yield inside / name
+
+
+def _refuse(error: OSError) -> None:
+    raise PhotographsError(f"{error.filename}: {error.strerror}")
 
 
 def _key(path: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
@@ -25,6 +25,10 @@ def _store_url(url: str) -> str:
     if url != "memory://" and not re.match(r"(redis|rediss|unix)://.", url):
         raise ValueError("must be memory:// or a redis:// address")
     return url
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+"""A path, or nothing: an empty variable is one that is not set."""
 
 
 class Settings(BaseSettings):
@@ -115,12 +119,12 @@ class Settings(BaseSettings):
     identity_cache_bytes: int = Field(
         256 * MIB, ge=0, description="Most bytes of encoded faces kept in this process."
     )
-    c2pa_certificate: Path | None = Field(
+    c2pa_certificate: OptionalPath = Field(
         None,
         description="PEM file of the certificate chain, the signer's first, that signs pictures "
         "with C2PA content credentials; none are signed unless set. Needs the extra `c2pa`.",
     )
-    c2pa_key: Path | None = Field(
+    c2pa_key: OptionalPath = Field(
         None, description="PEM file of that certificate's private key, without a password."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -67,6 +67,25 @@ def test_interpolate_writes_what_the_name_says(
 
 
 @pytest.mark.parametrize(
+    ("flags", "film"),
+    [
+        (["-o", "FOLDER"], "ann_life.webp"),
+        (["-o", "FOLDER", "--format", "gif"], "ann_life.gif"),
+        (["-o", "FOLDER/new/life.MP4"], "new/life.MP4"),
+    ],
+)
+def test_one_photo_s_film_goes_to_a_folder_or_a_file(
+    engine: list[str], photo_file: Path, tmp_path: Path, flags: list[str], film: str
+):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    arguments = [part.replace("FOLDER", str(folder)) for part in flags]
+    call = ["interpolate", str(photo_file), "--frames", "2", *arguments, *engine]
+    assert main(call) == 0
+    assert [path for path in folder.rglob("*") if path.is_file()] == [folder / film]
+
+
+@pytest.mark.parametrize(
     ("call", "words"),
     [
         (["age", "PHOTO", "--age", "300"], "age_out_of_range"),

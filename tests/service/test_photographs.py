@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,14 @@ def test_a_path_that_names_no_photographs_is_refused(folder: Path, path: str, wo
     with pytest.raises(PhotographsError, match=words) as caught:
         find_photographs([folder / path], folder)
     assert str(folder / path) in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_may_not_be_read_is_named_and_not_passed_over(folder: Path):
+    (folder / "below").chmod(0)
+    with pytest.raises(PhotographsError, match="below: Permission denied"):
+        find_photographs([folder], Path("out"), recursive=True)
+    (folder / "below").chmod(0o700)
 
 
 def test_two_photographs_of_one_full_name_are_refused(folder: Path):
