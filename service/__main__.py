@@ -3,36 +3,63 @@
 import argparse
 import asyncio
 import logging
+import math
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 
-from model.bundle import BundleError
+from model.bundle import BundleError, Manifest
 from model.runtime import ProviderError
+from service.album import Ageing, Album, Interpolation, Making
 from service.app import create_app
 from service.errors import Problem
-from service.media import AnimationFormat, Mp4Writer, PictureFormat, Pixels, animation
+from service.media import AnimationFormat, PictureFormat
 from service.observability import Metrics, configure_logging
+from service.photographs import Photograph, PhotographsError, find_photographs
 from service.predictor import Predictor, open_predictor
+from service.reports import Report
 from service.settings import Settings, SettingsError
-from service.targets import between, chosen, group_of
+from service.targets import Target, between, chosen, group_of
 
-ENGINE_FLAGS = ("models", "parser", "provider", "threads", "workers", "max_batch", "max_pixels")
-SUFFIXES = {
+ENGINE_FLAGS = (
+    "models",
+    "parser",
+    "provider",
+    "threads",
+    "workers",
+    "max_batch",
+    "max_pixels",
+    "min_face_px",
+    "c2pa_certificate",
+    "c2pa_key",
+)
+FILMS: dict[str, AnimationFormat | None] = {
     ".webp": AnimationFormat.WEBP,
     ".gif": AnimationFormat.GIF,
     ".png": AnimationFormat.APNG,
     ".apng": AnimationFormat.APNG,
+    ".mp4": None,
 }
+EXIT_CODES = (
+    "exit status: 0 all photos done, 1 some failed, 2 the call or the installation is wrong and "
+    "nothing was done, 130 interrupted"
+)
+
+
+class CallError(ValueError):
+    """Arguments that do not go together."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit status is 0, 1 where a photo failed, or 2 for a bad call."""
+    """Runs a command.
+
+    The exit status is 0 where all went well, 1 where a photo failed, 2 for a bad call, 130 where
+    it was interrupted.
+    """
     parser = _parser()
     asked = parser.parse_args(arguments)
     flags = {
@@ -43,12 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.load(flags)
         return asked.run(settings, asked)
-    except (SettingsError, BundleError, ProviderError, OSError) as error:
-        print(f"anchorage: {error}", file=sys.stderr)
-        return 2
+    except KeyboardInterrupt:
+        return 130
     except Problem as problem:
         print(f"anchorage: {problem.detail} ({problem.code})", file=sys.stderr)
-        return 1
+    except (
+        SettingsError,
+        BundleError,
+        ProviderError,
+        PhotographsError,
+        CallError,
+        OSError,
+    ) as error:
+        print(f"anchorage: {error}", file=sys.stderr)
+    return 2
 
 
 def serve(settings: Settings, _: argparse.Namespace) -> int:
@@ -74,69 +109,118 @@ def serve(settings: Settings, _: argparse.Namespace) -> int:
 
 
 def age(settings: Settings, asked: argparse.Namespace) -> int:
-    """Writes one picture per target."""
-    return asyncio.run(_age(settings, asked))
+    """Writes pictures of each photo, one per target."""
+
+    def making(predictor: Predictor) -> Making:
+        model = predictor.model(asked.model)
+        return Ageing(
+            predictor,
+            model,
+            group_of(model.manifest, asked.group),
+            _distinct(model.manifest, asked.to, asked.age),
+            PictureFormat(asked.format),
+            in_photo=asked.view == "photo",
+        )
+
+    photographs = find_photographs(asked.photos, asked.output, recursive=asked.recursive)
+    return _work(settings, asked, photographs, asked.output, making)
 
 
 def interpolate(settings: Settings, asked: argparse.Namespace) -> int:
-    """Writes a frame sequence."""
-    return asyncio.run(_interpolate(settings, asked))
+    """Writes a frame sequence of each photo."""
+    photographs, output, suffix = _films(asked)
 
-
-async def _age(settings: Settings, asked: argparse.Namespace) -> int:
-    picture_format = PictureFormat(asked.format)
-    suffix = "jpg" if picture_format is PictureFormat.JPEG else picture_format.value
-    async with _engine(settings) as predictor:
+    def making(predictor: Predictor) -> Making:
         model = predictor.model(asked.model)
-        group = group_of(model.manifest, asked.group)
-        targets = chosen(model.manifest, asked.to, asked.age, [])
-        taken = await predictor.take_in(
-            asked.photo.read_bytes(), aligned=asked.aligned, face_index=asked.face_index
+        return Interpolation(
+            predictor,
+            model,
+            group_of(model.manifest, asked.group),
+            between(model.manifest, asked.start, asked.stop, asked.frames),
+            asked.fps,
+            FILMS[suffix.lower()],
+            suffix,
         )
-        asked.output.mkdir(parents=True, exist_ok=True)
 
-        def written(picture: Pixels) -> bytes:
-            if asked.view == "photo":
-                picture = predictor.in_photo(taken, model, picture)
-            return predictor.encoded(picture, picture_format)
-
-        async for target, data in predictor.pictures(taken, model, group, targets, written):
-            path = asked.output / f"{asked.photo.stem}_{target.label}.{suffix}"
-            path.write_bytes(data)
-            print(path)
-    return 0
+    return _work(settings, asked, photographs, output, making)
 
 
-async def _interpolate(settings: Settings, asked: argparse.Namespace) -> int:
-    suffix = asked.output.suffix.lower()
-    if suffix != ".mp4" and suffix not in SUFFIXES:
-        known = ", ".join([*SUFFIXES, ".mp4"])
-        print(f"anchorage: {asked.output}: the name must end in one of {known}", file=sys.stderr)
-        return 2
-    async with _engine(settings) as predictor:
-        model = predictor.model(asked.model)
-        group = group_of(model.manifest, asked.group)
-        targets = between(model.manifest, asked.start, asked.stop, asked.frames)
-        taken = await predictor.take_in(
-            asked.photo.read_bytes(), aligned=asked.aligned, face_index=asked.face_index
-        )
-        pictures = predictor.pictures(taken, model, group, targets, lambda picture: picture)
-        frames = [picture async for _, picture in pictures]
-    if suffix == ".mp4":
-        writer = Mp4Writer(asked.fps)
-        data = b"".join([*(writer.add(frame) for frame in frames), writer.finish()])
-    else:
-        data = animation(frames, asked.fps, SUFFIXES[suffix])
-    asked.output.write_bytes(data)
-    print(asked.output)
-    return 0
+def _films(asked: argparse.Namespace) -> tuple[list[Photograph], Path, str]:
+    """Photos, the folder of their films, and the films' suffix. Raises CallError.
+
+    One photo's film may be named; those of several go to a folder, by their photos' names.
+    """
+    named: Path | None = asked.output
+    one = len(asked.photos) == 1 and not asked.photos[0].is_dir()
+    if one and (named is None or not named.is_dir()):
+        file = named or Path(f"life.{asked.format or 'webp'}")
+        if file.suffix.lower() not in FILMS:
+            raise CallError(f"{file}: the name must end in one of {', '.join(FILMS)}")
+        if asked.format and file.suffix.lower() != f".{asked.format}":
+            raise CallError(f"{file}: the name says another format than --format {asked.format}")
+        (photograph,) = find_photographs(asked.photos, file)
+        return [Photograph(photograph.path, Path(file.stem))], file.parent, file.suffix
+    folder = named or Path()
+    if folder.suffix.lower() in FILMS and not folder.is_dir():
+        raise CallError(f"{folder}: films of several photos need a folder, and --format")
+    photographs = find_photographs(asked.photos, folder, recursive=asked.recursive)
+    films = [
+        Photograph(each.path, each.stem.with_name(f"{each.stem.name}_life")) for each in photographs
+    ]
+    return films, folder, f".{asked.format or 'webp'}"
 
 
-@asynccontextmanager
-async def _engine(settings: Settings) -> AsyncIterator[Predictor]:
+def _distinct(manifest: Manifest, names: Sequence[str], ages: Sequence[float]) -> list[Target]:
+    """Targets, each once. Raises CallError where two would have one file."""
+    found: dict[str, Target] = {}
+    for target in chosen(manifest, names, ages, []):
+        first = found.setdefault(target.label, target)
+        if first.weights != target.weights:
+            raise CallError(f"{first.age_years} and {target.age_years} years would be one file")
+    return list(found.values())
+
+
+def _work(
+    settings: Settings,
+    asked: argparse.Namespace,
+    photographs: Sequence[Photograph],
+    output: Path,
+    making: Callable[[Predictor], Making],
+) -> int:
+    """Works through photos, and says what became of them; the exit status."""
     logging.basicConfig(level=logging.WARNING)
-    async with open_predictor(settings, Metrics()) as predictor:
-        yield predictor
+    # One more than are read at once, so that reading does not wait for what was read to be aged.
+    jobs = asked.jobs or settings.pool_size + 1
+    # Faces stay in this process, and its own queue is bounded by the jobs.
+    engine = settings.model_copy(
+        update={
+            "face_store": "memory://",
+            "max_queue": max(settings.max_queue, 2 * jobs * (settings.max_batch + 1)),
+        }
+    )
+
+    async def work() -> None:
+        async with open_predictor(engine, Metrics()) as predictor:
+            album = Album(
+                predictor,
+                making(predictor),
+                output,
+                aligned=asked.aligned,
+                face_index=asked.face_index,
+                overwrite=asked.overwrite,
+            )
+            await album.work(photographs, jobs, report.add)
+
+    interrupted = False
+    with Report(len(photographs), as_json=asked.json) as report:
+        try:
+            asyncio.run(work())
+        except KeyboardInterrupt:
+            interrupted = True
+    report.conclude(interrupted=interrupted)
+    if interrupted:
+        return 130
+    return 1 if report.failed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -156,54 +240,119 @@ def _parser() -> argparse.ArgumentParser:
     serving.set_defaults(run=serve)
 
     ageing = commands.add_parser(
-        "age", help="write a photo's face at other ages", allow_abbrev=False
+        "age",
+        help="write photos' faces at other ages",
+        description="Writes PHOTO_ANCHOR.png, or PHOTO_AGE.png, of each photo: one per target.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
     )
-    _add_photo(ageing)
+    _add_photos(ageing)
     ageing.add_argument(
         "--to", action="append", default=[], metavar="ANCHOR", help="an anchor, or `all` (default)"
     )
     ageing.add_argument(
         "--age", action="append", default=[], type=float, metavar="YEARS", help="an age in years"
     )
-    ageing.add_argument("-o", "--output", type=Path, default=Path(), help="folder to write to")
+    ageing.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        help="folder to write to; the current one unless given",
+    )
     ageing.add_argument("--view", choices=("face", "photo"), default="face")
     ageing.add_argument("--format", choices=[each.value for each in PictureFormat], default="png")
     ageing.set_defaults(run=age)
 
     interpolation = commands.add_parser(
-        "interpolate", help="write a photo's face through the years"
+        "interpolate",
+        help="write photos' faces through the years",
+        description="Writes a film of each photo: of one photo to a file, of several to "
+        "PHOTO_life.webp in a folder.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
     )
-    _add_photo(interpolation)
+    _add_photos(interpolation)
     interpolation.add_argument("--start", metavar="ANCHOR|YEARS")
     interpolation.add_argument("--stop", metavar="ANCHOR|YEARS")
-    interpolation.add_argument("--frames", type=int, default=24)
-    interpolation.add_argument("--fps", type=float, default=12)
+    interpolation.add_argument("--frames", type=_whole(2), default=24)
+    interpolation.add_argument("--fps", type=_number(1, 60), default=12)
     interpolation.add_argument(
         "-o",
         "--output",
         type=Path,
-        default=Path("life.webp"),
-        help="file to write: .webp, .gif, .png, .apng or .mp4",
+        help="of one photo the file to write, .webp, .gif, .png, .apng or .mp4 (life.webp unless "
+        "given); of several the folder (the current one unless given)",
+    )
+    interpolation.add_argument(
+        "--format", choices=[suffix.removeprefix(".") for suffix in FILMS], help="films in a folder"
     )
     interpolation.set_defaults(run=interpolate)
     return parser
 
 
-def _add_photo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photo", type=Path)
+def _add_photos(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "photos", type=Path, nargs="+", metavar="PHOTO", help="a photograph, or a folder of them"
+    )
+    parser.add_argument("-r", "--recursive", action="store_true", help="folders in folders too")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make what is there already again; else a whole file is left as it is",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="say what became of each photo in a line of JSON"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=_whole(1),
+        metavar="N",
+        help="photos under way at once; one more than threads read photos unless given",
+    )
     parser.add_argument("--model", help="the default model unless given")
     parser.add_argument("--group", help="the model's default group unless given")
-    parser.add_argument("--face-index", type=int, help="which face, the largest first")
-    parser.add_argument("--aligned", action="store_true", help="the photo is a portrait already")
+    parser.add_argument("--face-index", type=_whole(0), help="which face, the largest (0) first")
+    parser.add_argument("--aligned", action="store_true", help="the photos are portraits already")
     _add_settings(parser, ENGINE_FLAGS)
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """Reads an argument that is a whole number from `least`."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
+        return value
+
+    return read
+
+
+def _number(least: float, most: float) -> Callable[[str], float]:
+    """Reads an argument that is a number from `least` to `most`."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+        return value
+
+    return read
 
 
 def _add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     group: Any = parser.add_argument_group("settings")
     for name in names:
         field = Settings.model_fields[name]
-        default = "" if field.default is None else field.default
-        about = f"{field.description} Default: {default}".replace("%", "%%")
+        default = "" if field.default in ("", None) else f" Default: {field.default}"
+        about = f"{field.description}{default}".replace("%", "%%")
         group.add_argument(
             f"--{name.replace('_', '-')}", dest=f"setting_{name}", metavar="VALUE", help=about
         )

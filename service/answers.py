@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from service.marks import Mark
 from service.media import (
     JSON,
     MP4,
@@ -79,10 +80,14 @@ class Asked:
         small = self._pictures(lambda picture: thumbnail(self._seen(picture)))
         pictures = [picture async for _, picture in small]
         labels = [target.label for target in self.targets]
-        data = await self.predictor.write(
-            lambda: encode_picture(contact_sheet(pictures, labels), sheet_format)
-        )
-        return Response(data, media_type=sheet_format.media_type, headers=self._headers())
+        mark, media_type = self._mark, sheet_format.media_type
+
+        def sheet() -> bytes:
+            data = encode_picture(contact_sheet(pictures, labels), sheet_format, mark)
+            return self.predictor.signed(data, media_type, mark)
+
+        data = await self.predictor.write(sheet)
+        return Response(data, media_type=media_type, headers=self._headers())
 
     async def _picture(self) -> Response:
         (pair,) = [pair async for pair in self._pictures(self._file)]
@@ -155,7 +160,11 @@ class Asked:
         return picture
 
     def _file(self, picture: Pixels) -> bytes:
-        return self.predictor.encoded(self._seen(picture), self.picture_format)
+        return self.predictor.encoded(self._seen(picture), self.picture_format, self._mark)
+
+    @property
+    def _mark(self) -> Mark:
+        return Mark.of(self.model.manifest, in_photo=self.view is View.PHOTO)
 
     def _headers(self) -> dict[str, str]:
         headers = {
@@ -186,12 +195,18 @@ class AskedSequence(Asked):
 
     async def _animation(self, animation_format: AnimationFormat) -> Response:
         frames = [picture async for _, picture in self._pictures(self._seen)]
-        data = await self.predictor.write(lambda: animation(frames, self.fps, animation_format))
-        return Response(data, media_type=animation_format.media_type, headers=self._headers())
+        mark, media_type = self._mark, animation_format.media_type
+
+        def animated() -> bytes:
+            data = animation(frames, self.fps, animation_format, mark)
+            return self.predictor.signed(data, media_type, mark)
+
+        data = await self.predictor.write(animated)
+        return Response(data, media_type=media_type, headers=self._headers())
 
     async def _film(self) -> Response:
         async def fragments() -> AsyncGenerator[bytes]:
-            writer = Mp4Writer(self.fps)
+            writer = Mp4Writer(self.fps, self._mark)
             async with aclosing(self._pictures(self._seen)) as pairs:
                 async for _, picture in pairs:
                     yield await self.predictor.write(lambda picture=picture: writer.add(picture))

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -39,9 +38,11 @@ from service.routes import OPEN_ROUTERS, ROUTERS
 from service.schemas import ProblemDocument, documented
 from service.settings import Settings, SettingsError, setting_name
 from service.state import Service
+from service.version import anchorage_version
 
 DESCRIPTION = (
-    "One photographed face at any age of a life. Pictures are synthetic. "
+    "One photographed face at any age of a life. Pictures are synthetic, and each says so itself: "
+    "its XMP has IPTC's digital source type, and the model's name and version. "
     "Every error is problem+json (RFC 9457) with a stable `code`."
 )
 MAX_FIELD_BYTES = 8192
@@ -74,7 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = FastAPI(
         title="Anchorage",
         description=DESCRIPTION,
-        version=_version(),
+        version=anchorage_version(),
         lifespan=_lifespan(settings, metrics),
         docs_url=None,
         redoc_url=None,
@@ -150,7 +151,7 @@ def _lifespan(
         async with AsyncExitStack() as stack:
             try:
                 predictor = await stack.enter_async_context(open_predictor(settings, metrics))
-            except (BundleError, ProviderError, OSError) as error:
+            except (BundleError, ProviderError, SettingsError, OSError) as error:
                 _log.critical("cannot start: %s", error)
                 raise CannotStart from None
             service = Service(settings, metrics, predictor)
@@ -255,10 +256,3 @@ def _document_bounds(operation: dict[str, Any], is_open: bool, keyed: bool) -> N
         operation["responses"].setdefault(str(status), answer)
     if keyed and not is_open:
         operation["security"] = [{"key": []}]
-
-
-def _version() -> str:
-    try:
-        return version("anchorage")
-    except PackageNotFoundError:
-        return "0"

@@ -1,9 +1,13 @@
-"""Pictures and frame sequences as bytes. Nothing of an input's metadata goes in."""
+"""Pictures and frame sequences as bytes. Nothing of an input's metadata goes in.
+
+What a model made carries its mark as an XMP packet, where the format's readers look for it.
+"""
 
 import io
 import secrets
+import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any
@@ -12,6 +16,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from service.marks import Mark
 
 Pixels = NDArray[np.uint8]
 """RGB, (H, W, 3)."""
@@ -55,17 +62,21 @@ MULTIPART = "multipart/mixed"
 JSON = "application/json"
 
 
-def encode_picture(pixels: Pixels, picture_format: PictureFormat) -> bytes:
-    """A picture file: PNG without loss, JPEG and WebP at a quality of 95 and 92."""
+def encode_picture(pixels: Pixels, picture_format: PictureFormat, mark: Mark | None) -> bytes:
+    """A picture file: PNG without loss, JPEG and WebP at a quality of 95 and 92.
+
+    `mark` is None for what no model made.
+    """
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
+    xmp = mark.xmp() if mark else b""
     match picture_format:
         case PictureFormat.PNG:
-            image.save(buffer, "PNG", compress_level=1)
+            image.save(buffer, "PNG", compress_level=1, pnginfo=_png_notes(xmp))
         case PictureFormat.JPEG:
-            image.save(buffer, "JPEG", quality=95, subsampling=0)
+            image.save(buffer, "JPEG", quality=95, subsampling=0, xmp=xmp)
         case PictureFormat.WEBP:
-            image.save(buffer, "WEBP", quality=92, method=2)
+            image.save(buffer, "WEBP", quality=92, method=2, xmp=xmp)
     return buffer.getvalue()
 
 
@@ -99,7 +110,9 @@ def contact_sheet(pictures: Sequence[Pixels], labels: Sequence[str]) -> Pixels:
     return np.asarray(sheet)
 
 
-def animation(frames: Sequence[Pixels], fps: float, animation_format: AnimationFormat) -> bytes:
+def animation(
+    frames: Sequence[Pixels], fps: float, animation_format: AnimationFormat, mark: Mark
+) -> bytes:
     """An endless animation.
 
     Neighbours that hardly differ may become one frame, shown for as long as both. GIF holds 256
@@ -115,23 +128,47 @@ def animation(frames: Sequence[Pixels], fps: float, animation_format: AnimationF
     buffer = io.BytesIO()
     match animation_format:
         case AnimationFormat.WEBP:
-            images[0].save(buffer, "WEBP", quality=85, method=2, **options)
+            images[0].save(buffer, "WEBP", quality=85, method=2, xmp=mark.xmp(), **options)
         case AnimationFormat.GIF:
             images[0].save(buffer, "GIF", disposal=1, optimize=False, **options)
+            return _marked_gif(buffer.getvalue(), mark.xmp())
         case AnimationFormat.APNG:
-            images[0].save(buffer, "PNG", compress_level=1, **options)
+            notes = _png_notes(mark.xmp())
+            images[0].save(buffer, "PNG", compress_level=1, pnginfo=notes, **options)
     return buffer.getvalue()
+
+
+def _png_notes(xmp: bytes) -> PngInfo:
+    notes = PngInfo()
+    if xmp:
+        notes.add_itxt("XML:com.adobe.xmp", xmp.decode())
+    return notes
+
+
+def _marked_gif(data: bytes, xmp: bytes) -> bytes:
+    """The file with an application extension before its trailer (XMP part 3, section 1.1.2).
+
+    The packet is not cut into sub-blocks. Whatever byte of it a reader takes for a length leads
+    into the 256 falling bytes behind it, each of which points at the zero that ends the block.
+    """
+    trailer = bytes([1, *range(255, -1, -1), 0])
+    return data[:-1] + b"\x21\xff\x0bXMP DataXMP" + xmp + trailer + data[-1:]
 
 
 class Mp4Writer:
     """Frames in, a fragmented MP4 out, playable while it grows: VP9, which libvpx gives freely.
 
     Each call returns the bytes that came due; together they are the file. All frames have the
-    first one's size; an odd row or column at the edge is left out, as the chroma needs.
+    first one's size; an odd row or column at the edge is left out, as the chroma needs. The mark
+    stands before the first frame.
     """
 
-    def __init__(self, fps: float) -> None:
+    XMP_BOX = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac")
+    """Extended type of the box that holds XMP (XMP part 3, section 1.1.4)."""
+
+    def __init__(self, fps: float, mark: Mark) -> None:
         self._sink = _Sink()
+        self._mark = _box(b"uuid", self.XMP_BOX.bytes + mark.xmp())
         self._container = av.open(
             self._sink,
             "w",
@@ -161,14 +198,55 @@ class Mp4Writer:
         self._frames += 1
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
-        return self._sink.take()
+        return self._marked(self._sink.take()) if self._frames == 1 else self._sink.take()
 
     def finish(self) -> bytes:
         """The rest of the file. At least one frame must have been added."""
         for packet in self._stream.encode(None):
             self._container.mux(packet)
         self._container.close()
-        return self._sink.take()
+        return self._moved(self._sink.take())
+
+    def _marked(self, first: bytes) -> bytes:
+        """The file's first bytes with the mark between its header and its first fragment."""
+        (place,) = [end for kind, _, end in _boxes(first) if kind == b"moov"]
+        return first[:place] + self._mark + first[place:]
+
+    def _moved(self, last: bytes) -> bytes:
+        """The file's last bytes, whose table of fragments was written without the mark."""
+        moved = bytearray(last)
+        for kind, start, end in _boxes(last):
+            if kind == b"mfra":
+                for inner, at, _ in _boxes(last, start + 8, end):
+                    if inner == b"tfra":
+                        self._move_entries(moved, at)
+        return bytes(moved)
+
+    def _move_entries(self, data: bytearray, at: int) -> None:
+        """Adds the mark's length to every offset in a table (ISO/IEC 14496-12, section 8.8.10)."""
+        long, sizes, count = (
+            data[at + 8] == 1,
+            data[at + 19],
+            int.from_bytes(data[at + 20 : at + 24]),
+        )
+        width = 8 if long else 4
+        entry = 2 * width + sum((sizes >> shift & 3) + 1 for shift in (4, 2, 0))
+        for number in range(count):
+            place = slice(at + 24 + number * entry + width, at + 24 + number * entry + 2 * width)
+            data[place] = (int.from_bytes(data[place]) + len(self._mark)).to_bytes(width)
+
+
+def _box(kind: bytes, content: bytes) -> bytes:
+    return (8 + len(content)).to_bytes(4) + kind + content
+
+
+def _boxes(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes of an MP4 side by side: type, first byte, and the byte behind the last."""
+    end = len(data) if end is None else end
+    while start < end:
+        behind = start + int.from_bytes(data[start : start + 4])
+        yield data[start + 4 : start + 8], start, behind
+        start = behind
 
 
 class _Sink(io.RawIOBase):

@@ -35,6 +35,7 @@ from model.portraits.photo import Photo, read_photo
 from model.portraits.portrait import cut_portrait
 from service.batcher import Batcher, Lane
 from service.costs import Costs, measured, sizes_up_to
+from service.credentials import Credentials, open_credentials
 from service.errors import (
     FaceCutForAnotherModel,
     PhotoNotKept,
@@ -43,6 +44,7 @@ from service.errors import (
 )
 from service.faces import CutPortrait, Face, FaceStore, FoundFace, new_face_id, open_store
 from service.identities import Identity, IdentityCache, Key
+from service.marks import Mark
 from service.media import PictureFormat, Pixels, encode_picture
 from service.models import DecodeJob, Model, Models, open_models
 from service.observability import Metrics, Stage
@@ -79,6 +81,7 @@ class Predictor:
         batcher: Batcher,
         readers: ThreadPoolExecutor,
         writers: ThreadPoolExecutor,
+        credentials: Credentials | None = None,
     ) -> None:
         self.models = models
         self.store = store
@@ -89,6 +92,7 @@ class Predictor:
         self._batcher = batcher
         self._readers = readers
         self._writers = writers
+        self._credentials = credentials
         self._identities = IdentityCache(settings.identity_cache_bytes, settings.face_ttl_s)
 
     def model(self, name: str | None) -> Model:
@@ -312,10 +316,18 @@ class Predictor:
             for task in made:
                 task.cancel()
 
-    def encoded(self, picture: Pixels, picture_format: PictureFormat) -> bytes:
-        """A picture file. Blocks, as `finish` of `pictures` may."""
+    def encoded(self, picture: Pixels, picture_format: PictureFormat, mark: Mark | None) -> bytes:
+        """A picture file; `mark` is None for what no model made.
+
+        Blocks, as `finish` of `pictures` may.
+        """
         with self._metrics.stage(Stage.IMAGE_ENCODING):
-            return encode_picture(picture, picture_format)
+            data = encode_picture(picture, picture_format, mark)
+            return self.signed(data, picture_format.media_type, mark) if mark else data
+
+    def signed(self, data: bytes, media_type: str, mark: Mark) -> bytes:
+        """A whole file with content credentials, where the operator has a certificate. Blocks."""
+        return self._credentials.signed(data, media_type, mark) if self._credentials else data
 
     async def write(self, function: Callable[[], R]) -> R:
         """Runs `function`, which makes one file of many pictures, on a writing thread."""
@@ -421,8 +433,9 @@ async def _in_order(
 async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[Predictor]:
     """Opens and verifies all that the settings name; nothing has run yet, see `warm_up`.
 
-    Raises BundleError, ProviderError or FileNotFoundError that names what is wrong.
+    Raises BundleError, ProviderError, SettingsError or FileNotFoundError that names what is wrong.
     """
+    credentials = open_credentials(settings.c2pa_certificate, settings.c2pa_key)
     threads = settings.threads or None
     models = open_models(
         settings.models, settings.provider, threads, settings.default_model, settings.max_batch
@@ -443,7 +456,16 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
         readers = stack.enter_context(ThreadPoolExecutor(settings.pool_size, "reader"))
         writers = stack.enter_context(ThreadPoolExecutor(settings.pool_size, "writer"))
         predictor = Predictor(
-            settings, metrics, models, DlibLandmarker(), parser, store, batcher, readers, writers
+            settings,
+            metrics,
+            models,
+            DlibLandmarker(),
+            parser,
+            store,
+            batcher,
+            readers,
+            writers,
+            credentials,
         )
         sweeping = asyncio.create_task(_sweep(predictor, min(60.0, settings.face_ttl_s / 2)))
         try:

@@ -191,7 +191,10 @@ class FaceAnswer(BaseModel):
     height: int
     model: str
     alignment: Alignment
-    portrait: str = Field(description="What the model sees of the face: a PNG in base64.")
+    portrait: str = Field(
+        description="What the model sees of the face: a PNG in base64. It is cut from the photo, "
+        "not made by a model, and so bears no mark."
+    )
     photo_kept: bool
     notes: list[str]
 
@@ -206,7 +209,7 @@ class Picture(BaseModel):
     )
     weights: list[float] = Field(description="Share of each anchor.")
     media_type: str
-    image: str = Field(description="The picture file in base64.")
+    image: str = Field(description="The picture file in base64, marked as synthetic in its XMP.")
 
 
 class Pictures(BaseModel):

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
@@ -43,6 +50,10 @@ def _origins(text: str) -> str:
         if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", part):
             raise ValueError(f"{part!r} is no origin such as https://app.example.org")
     return text
+
+
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
+"""A path, or nothing: an empty variable is one that is not set."""
 
 
 class Settings(BaseSettings):
@@ -187,6 +198,14 @@ class Settings(BaseSettings):
     )
     identity_cache_bytes: int = Field(
         256 * MIB, ge=0, description="Most bytes of encoded faces kept in this process."
+    )
+    c2pa_certificate: OptionalPath = Field(
+        None,
+        description="PEM file of the certificate chain, the signer's first, that signs pictures "
+        "with C2PA content credentials; none are signed unless set. Needs the extra `c2pa`.",
+    )
+    c2pa_key: OptionalPath = Field(
+        None, description="PEM file of that certificate's private key, without a password."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line that is written."

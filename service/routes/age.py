@@ -25,7 +25,9 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
     responses={
         200: {
             "description": "One picture asked: its bytes. Several: a document, or by Accept the "
-            "parts, an archive or one contact sheet.",
+            "parts, an archive or one contact sheet. Each picture is marked as synthetic in its "
+            "XMP: `trainedAlgorithmicMedia`, or `compositeWithTrainedAlgorithmicMedia` with "
+            "`view=photo`; where the operator signs, with C2PA content credentials too.",
             "model": Pictures,
             "content": {
                 "image/png": BINARY,

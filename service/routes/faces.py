@@ -78,7 +78,7 @@ async def _answer(
     face = taken.face
     alignment = predictor.alignment(face, model)
     portrait = await predictor.write(
-        lambda: predictor.encoded(predictor.masked_portrait(face, model), PictureFormat.PNG)
+        lambda: predictor.encoded(predictor.masked_portrait(face, model), PictureFormat.PNG, None)
     )
     return schemas.FaceAnswer(
         face_id=taken.face_id,

@@ -20,7 +20,9 @@ router = APIRouter(tags=["ageing"])
 _RESPONSES = {
     200: {
         "description": "By Accept: an animation (WebP unless told otherwise), a film, an archive "
-        "of pictures, parts or a document. Films and parts come frame by frame.",
+        "of pictures, parts or a document. Films and parts come frame by frame. Each file is "
+        "marked as `trainedAlgorithmicMedia` in its XMP; where the operator signs, all but "
+        "MP4, which is sent while it grows, carry C2PA content credentials too.",
         "model": Frames,
         "content": {media_type: BINARY for media_type in FILMS if media_type != "application/json"},
     },

@@ -1,11 +1,14 @@
 import io
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -160,6 +163,40 @@ def photo(astronaut: NDArray[np.uint8]) -> bytes:
 def portrait(astronaut: NDArray[np.uint8]) -> bytes:
     """A ready portrait, 173 px square, as a PNG."""
     return encoded(Image.fromarray(astronaut[16:189, 138:311]), "PNG")
+
+
+class Exiftool:
+    """A reader and writer of metadata that is not the service's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+        """Each file's tags by their full names, and what validating it found."""
+        for name, content in files.items():
+            (self._folder / name).write_bytes(content)
+        done = self._run("-json", "-G1", "-a", "-validate", "-warning", "-error", "-all", *files)
+        found = json.loads(done.stdout)
+        return {each.pop("SourceFile"): each for each in found}
+
+    def write(self, jpeg: bytes, *tags: str) -> bytes:
+        """The file with `tags`, such as `-XMP-dc:Creator=Ann`."""
+        path = self._folder / "written.jpg"
+        path.write_bytes(jpeg)
+        self._run("-overwrite_original", *tags, path.name).check_returncode()
+        return path.read_bytes()
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["exiftool", *arguments], cwd=self._folder, capture_output=True, text=True
+        )
+
+
+@pytest.fixture
+def exiftool(tmp_path: Path) -> Exiftool:
+    if shutil.which("exiftool") is None:
+        pytest.skip("exiftool is not installed")
+    return Exiftool(tmp_path)
 
 
 def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:

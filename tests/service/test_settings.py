@@ -56,6 +56,11 @@ def test_lists_are_read_part_by_part(monkeypatch: pytest.MonkeyPatch):
     assert settings.proxies == ["10.0.0.0/8", "::1"]
 
 
+def test_an_empty_path_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("ANCHORAGE_C2PA_KEY", "")
+    assert Settings.load().c2pa_key is None
+
+
 def test_settings_do_not_change():
     with pytest.raises(ValidationError):
         Settings.load().port = 1  # type: ignore[misc]

@@ -99,6 +99,12 @@ def test_openapi_documents_every_route_with_its_problems(server: Server):
         ("POST", "/age"), ("GET", "/interpolate"), ("POST", "/interpolate"),
         ("GET", "/anchors"), ("GET", "/models"),
         ("GET", "/livez"), ("GET", "/readyz"), ("GET", "/metrics"),
+        ("GET", "/v2"), ("GET", "/v2/health/live"), ("GET", "/v2/health/ready"),
+        *(
+            (method, f"/v2/models/{{model}}{version}{what}")
+            for version in ("", "/versions/{version}")
+            for method, what in (("GET", ""), ("GET", "/ready"), ("POST", "/infer"))
+        ),
     }  # fmt: skip
     assert "HTTPValidationError" not in schema["components"]["schemas"]
     answers = schema["paths"]["/age"]["post"]["responses"]
