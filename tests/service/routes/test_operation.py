@@ -66,7 +66,7 @@ def test_anchors_tell_what_can_be_asked(server: Server):
     assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_model")
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/page.js", "/page.css"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/web/page.js", "/web/page.css"])
 def test_pages_name_no_outside_host(server: Server, path: str):
     response = server.client.get(path)
     assert response.status_code == 200
