@@ -26,9 +26,6 @@ export const chinese = {
   camera_title: "拍一张照片",
   camera_take: "拍摄",
   cancel: "取消",
-  camera_refused: "浏览器没有获得使用相机的许可。请在网站设置中允许，或选择一个文件。",
-  camera_missing: "没有找到相机，请选择一个文件。",
-  camera_failed: "相机没有启动，可能正被其他程序使用。",
 
   life: "一生",
   anchors: "各个年龄的脸",
@@ -74,8 +71,11 @@ export const chinese = {
   know_terms: "模型权重有自己的条款：",
 
   unexpected: "服务返回了本页不理解的答复（{status}）。",
-  no_picture: "里面没有图片。请拖入或粘贴图片文件。",
   problems: {
+    camera_refused: "浏览器没有获得使用相机的许可。请在网站设置中允许，或选择一个文件。",
+    camera_missing: "没有找到相机，请选择一个文件。",
+    camera_failed: "相机没有启动，可能正被其他程序使用。",
+    no_picture: "里面没有图片。请拖入或粘贴图片文件。",
     unreachable: "无法连接到服务。它还在运行吗？",
     broken_off: "答复中断了，请再试一次。",
     invalid_request: "请求无效。",

@@ -25,9 +25,6 @@ export const english = {
   camera_title: "Take a photograph",
   camera_take: "Take it",
   cancel: "Cancel",
-  camera_refused: "The browser was not allowed to use the camera. Allow it in the site's settings, or choose a file.",
-  camera_missing: "No camera was found. Choose a file instead.",
-  camera_failed: "The camera did not start. Another program may be using it.",
 
   life: "The life",
   anchors: "The face at each age",
@@ -73,8 +70,11 @@ export const english = {
   know_terms: "The weights have terms of their own:",
 
   unexpected: "The service answered {status}, which this page does not understand.",
-  no_picture: "There was no picture in that. Drop or paste a picture file.",
   problems: {
+    camera_refused: "The browser was not allowed to use the camera. Allow it in the site's settings, or choose a file.",
+    camera_missing: "No camera was found. Choose a file instead.",
+    camera_failed: "The camera did not start. Another program may be using it.",
+    no_picture: "There was no picture in that. Drop or paste a picture file.",
     no_face: "No face was found in this photograph. One from the front, sharp and in good light, works best.",
     unreachable: "The service cannot be reached. Is it still running?",
     broken_off: "The answer broke off. Try again.",

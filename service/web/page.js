@@ -152,6 +152,7 @@ function replace(fresh) {
   if (old?.photo !== fresh.photo) faces.show(fresh.photo);
   wait(null);
   choose(fresh);
+  lay(fresh);
   const { name, anchors, continuous } = models.get(fresh.model);
   element("page").classList.remove("empty");
   element("print").classList.toggle("photo", fresh.view === "photo");
@@ -276,14 +277,15 @@ function clear() {
   for (const id of ["scrub", "play", "no-slider", "forget", "progress"]) element(id).hidden = true;
   faces.hide();
   choose(choice);
+  lay(choice);
   strip.go(0);
   sayKept();
   sayChoose();
 }
 
-// Puts the controls on a choice. Empty frames are laid for its model.
+// Puts the controls on a choice.
 function choose({ model, group, view }) {
-  const { groups, default_group: usual, anchors, resolution } = models.get(model);
+  const { groups, default_group: usual, resolution } = models.get(model);
   choice = { model, group: groups.includes(group) ? group : usual, view };
   element("model").value = model;
   const usualFirst = [...groups].sort((one, other) => (other === usual) - (one === usual));
@@ -295,8 +297,11 @@ function choose({ model, group, view }) {
   element("groups").hidden = groups.length < 2;
   const side = Math.min(512, Math.max(256, 5 * resolution));
   element("print").style.setProperty("--picture", `${side}px`);
-  strip.lay(anchors.map((anchor) => anchor.name));
   sayModel();
+}
+
+function lay({ model }) {
+  strip.lay(models.get(model).anchors.map((anchor) => anchor.name));
 }
 
 // A switch of radio buttons for [value, words], in place of another one; the choice is kept.
@@ -319,8 +324,12 @@ function change(part) {
   choice = { ...choice, ...part };
   const { groups, default_group: usual } = models.get(choice.model);
   if (!groups.includes(choice.group)) choice.group = usual;
-  if (shown) show({ ...shown, ...choice });
-  else choose(choice);
+  if (shown) {
+    show({ ...shown, ...choice });
+    return;
+  }
+  choose(choice);
+  lay(choice);
 }
 
 // Says what goes on, in the words of `key`; nothing for null.

@@ -15,7 +15,10 @@ export async function* parts(response) {
     for (;;) {
       await bytes.skip(opening);
       const next = await bytes.text(2);
-      if (next === "--") return;
+      if (next === "--") {
+        await bytes.rest();
+        return;
+      }
       if (next !== "\r\n") throw new Problem("broken_off");
       const headers = headersOf(await bytes.until(HEADERS_END));
       const length = Number(headers.get("content-length") ?? NaN);
@@ -74,6 +77,11 @@ class Bytes {
       if (place >= 0) return (await this.text(place + mark.length)).slice(0, place);
       await this.more();
     }
+  }
+
+  // Reads to the end, so that the connection can be used again.
+  async rest() {
+    while (!(await this.reader.read()).done);
   }
 
   close() {
