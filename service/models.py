@@ -160,19 +160,17 @@ class Model:
         """Encodes grey portraits in a run of `size`."""
         self.encode([self._grey] * size, size)
 
-    def rehearse_decoding(self, decoder: int, size: int) -> None:
-        """Decodes grey faces in a run of `size`. Raises BundleError for pictures of other sizes."""
-        for picture in self.decode(self._grey_jobs(size, faces=size), decoder, size):
-            self._check(picture, decoder)
+    def rehearse_decoding(self, decoder: int, size: int, faces: int | None = None) -> None:
+        """Decodes grey pictures in a run of `size`, of as many faces unless `faces` says otherwise.
 
-    def warm_up(self, sizes: Sequence[int]) -> None:
-        """Runs every graph on grey in all shapes of these sizes. Raises BundleError as above."""
-        for size in sizes:
-            if self.has_encoder:
-                self.rehearse_encoding(size)
-            for decoder in range(self.decoders):
-                self.rehearse_decoding(decoder, size)
-                self.decode(self._grey_jobs(size, faces=1), decoder, size)
+        Raises BundleError for pictures of another size than the manifest says.
+        """
+        for picture in self.decode(self._grey_jobs(size, faces or size), decoder, size):
+            if picture.shape != self._grey.shape:
+                raise BundleError(
+                    f"{self.bundle.path / self.manifest.decoders[decoder].file}: gives "
+                    f"{picture.shape}, expected {self._grey.shape}"
+                )
 
     @property
     def _grey(self) -> NDArray[np.uint8]:
@@ -188,13 +186,6 @@ class Model:
         return [
             DecodeJob(("", str(row % faces)), self._grey_identity, latent) for row in range(count)
         ]
-
-    def _check(self, picture: NDArray[np.uint8], decoder: int) -> None:
-        if picture.shape != self._grey.shape:
-            raise BundleError(
-                f"{self.bundle.path / self.manifest.decoders[decoder].file}: gives "
-                f"{picture.shape}, expected {self._grey.shape}"
-            )
 
 
 def _padded(rows: Sequence[T], size: int) -> list[T]:

@@ -20,7 +20,7 @@ from collections.abc import (
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -45,7 +45,7 @@ from service.errors import (
 from service.faces import CutPortrait, Face, FaceStore, FoundFace, new_face_id, open_store
 from service.identities import Identity, IdentityCache, Key
 from service.marks import Mark
-from service.media import PictureFormat, Pixels, encode_picture
+from service.media import PictureFormat, Pixels, encode_picture, thumbnail
 from service.models import DecodeJob, Model, Models, open_models
 from service.observability import Metrics, Stage
 from service.settings import Settings
@@ -60,7 +60,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class TakenFace:
-    """A face with its id; `photo` are the pixels (H, W, 3), where they are at hand."""
+    """A face with its id; `photo` are the pixels (H, W, 3), where they are at hand.
+
+    They may have been made smaller than the face's own `width` and `height` say.
+    """
 
     face_id: str
     face: Face
@@ -117,8 +120,10 @@ class Predictor:
             await self._measure(lanes.encode, model.rehearse_encoding)
         for decoder, lane in enumerate(lanes.decode):
             await self._measure(lane, partial(model.rehearse_decoding, decoder))
-        for size in sorted({size for lane in lanes.all for size in lane.costs.sizes}):
-            await self._batcher.call(partial(model.warm_up, [size]))
+        # The other shape of each size: one face in all its pictures.
+        for decoder, lane in enumerate(lanes.decode):
+            for size in lane.costs.sizes:
+                await self._batcher.call(partial(model.rehearse_decoding, decoder, size, 1))
         manifest = model.manifest
         self._metrics.model_info.labels(*_described(model)).set(1)
         # Shown from the start, so that a run counted later is a difference that can be seen.
@@ -217,6 +222,14 @@ class Predictor:
         with_pixels = await self._on(self._readers, lambda: self._decode_photo(data))
         return TakenFace(face_id, face, with_pixels.pixels)
 
+    async def with_smaller_photo(self, taken: TakenFace, longest_px: int) -> TakenFace:
+        """The face with its photo at hand made smaller, where a side is longer."""
+        photo = taken.photo
+        if photo is None:
+            raise PhotoNotKept
+        small = await self._on(self._readers, lambda: thumbnail(photo, longest_px))
+        return replace(taken, photo=small)
+
     async def forget(self, face_id: str) -> None:
         """Deletes a face and what was encoded of it. Raises UnknownFace or StoreUnavailable."""
         self._identities.drop_face(face_id)
@@ -243,10 +256,14 @@ class Predictor:
         """
         if taken.photo is None:
             raise PhotoNotKept
-        cut = self._cut_of(taken.face, model)
+        alignment = self._cut_of(taken.face, model).alignment
+        if taken.photo.shape[:2] != (taken.face.height, taken.face.width):
+            alignment = alignment.scaled(
+                max(taken.photo.shape) / max(taken.face.height, taken.face.width)
+            )
         with self._metrics.stage(Stage.COMPOSITE):
             alpha = self._parser.parse(picture).kept(model.manifest.portrait.removed)
-            return composite(taken.photo, picture, alpha, cut.alignment)
+            return composite(taken.photo, picture, alpha, alignment)
 
     async def pictures(
         self,

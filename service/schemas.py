@@ -60,6 +60,16 @@ class _Pictures(_Form):
     format: PictureFormat | None = Field(
         None, description="Format of single pictures, also inside JSON, ZIP and multipart; PNG."
     )
+    view: View = Field(
+        View.FACE, description="`face`: the aged portrait; `photo`: the photo with it in place."
+    )
+    longest_px: int | None = Field(
+        None,
+        ge=64,
+        le=65_535,
+        description="Longest side of the photo with `view=photo`: larger ones are made smaller "
+        "first; unless given, the photo keeps its size.",
+    )
 
 
 class AgeForm(_Pictures, _Intake):
@@ -72,9 +82,6 @@ class AgeForm(_Pictures, _Intake):
     age: list[float] = Field([], description="Ages in years, within the model's range.")
     weights: list[str] = Field(
         [], description="Weights over the anchors with commas between them; they sum to 1."
-    )
-    view: View = Field(
-        View.FACE, description="`face`: the aged portrait; `photo`: the photo with it in place."
     )
 
 

@@ -68,17 +68,22 @@ async def taken_face(
     face_index: int | None = None,
     keep_photo: bool = False,
     with_photo: bool = False,
+    longest_px: int | None = None,
 ) -> TakenFace:
     """The face of a request that brings either an image or a face's id.
 
-    `with_photo` demands the photo of a face taken in earlier. Raises InvalidRequest for both or
-    neither, and what the predictor raises.
+    `with_photo` demands the photo of a face taken in earlier; `longest_px` makes a larger photo
+    smaller. Raises InvalidRequest for both or neither, and what the predictor raises.
     """
     if (image is None) == (face is None):
         raise InvalidRequest("Send either an image or a face.")
     if image is not None:
-        return await predictor.take_in(
+        taken = await predictor.take_in(
             await image.read(), aligned=aligned, face_index=face_index, keep_photo=keep_photo
         )
-    assert face is not None
-    return await predictor.look_up(face, with_photo=with_photo)
+    else:
+        assert face is not None
+        taken = await predictor.look_up(face, with_photo=with_photo)
+    if longest_px is None or not with_photo:
+        return taken
+    return await predictor.with_smaller_photo(taken, longest_px)

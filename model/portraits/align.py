@@ -103,6 +103,16 @@ class Alignment:
             self, resolution=resolution, step_x=self.step_x * ratio, step_y=self.step_y * ratio
         )
 
+    def scaled(self, factor: float) -> Self:
+        """The same square in the photo made `factor` times as large."""
+        return replace(
+            self,
+            left=self.left * factor,
+            top=self.top * factor,
+            step_x=self.step_x * factor,
+            step_y=self.step_y * factor,
+        )
+
     def to_photo(self, points: ArrayLike) -> NDArray[np.float64]:
         """Portrait points (..., 2) -> photo points (..., 2)."""
         x, y = np.moveaxis(np.asarray(points, np.float64), -1, 0)

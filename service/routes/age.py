@@ -65,6 +65,7 @@ async def age(
         face_index=form.face_index,
         keep_photo=form.keep_photo,
         with_photo=form.view is View.PHOTO,
+        longest_px=form.longest_px,
     )
     asked = Asked(
         predictor,

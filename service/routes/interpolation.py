@@ -11,7 +11,14 @@ from service.errors import TooManyPictures
 from service.media import PictureFormat
 from service.predictor import Predictor
 from service.routes.age import BINARY
-from service.schemas import OF_PICTURES, Frames, InterpolationForm, InterpolationQuery, documented
+from service.schemas import (
+    OF_PICTURES,
+    Frames,
+    InterpolationForm,
+    InterpolationQuery,
+    View,
+    documented,
+)
 from service.state import ReadyPredictor, RunningService, Service, caller_of, taken_face, timed
 from service.targets import between, group_of
 
@@ -85,9 +92,17 @@ async def _answer(
             aligned=asked.aligned,
             face_index=asked.face_index,
             keep_photo=asked.keep_photo,
+            with_photo=asked.view is View.PHOTO,
+            longest_px=asked.longest_px,
         )
     else:
-        taken = await predictor.look_up(asked.face)
+        taken = await taken_face(
+            predictor,
+            None,
+            asked.face,
+            with_photo=asked.view is View.PHOTO,
+            longest_px=asked.longest_px,
+        )
     picture_format = asked.format or PictureFormat.PNG
     sequence = AskedSequence(
         predictor,
@@ -96,7 +111,8 @@ async def _answer(
         group,
         targets,
         picture_format,
-        caller=caller_of(request),
-        fps=asked.fps,
+        asked.view,
+        caller_of(request),
+        asked.fps,
     )
     return await sequence.answer(media_type)

@@ -122,24 +122,10 @@ class Stubborn:
         return [np.zeros((len(feeds["index"]), 8, 8, 3), np.uint8)]
 
 
-def test_warming_up_finds_pictures_of_another_size(tiny: Model):
+def test_a_rehearsal_finds_pictures_of_another_size(tiny: Model):
     tiny._decoders = [Stubborn()]
     with pytest.raises(BundleError, match=r"decoder\.onnx.*\(8, 8, 3\).*\(64, 64, 3\)"):
-        tiny.warm_up([1])
-
-
-def test_a_sound_model_warms_up_in_every_shape(tiny: Model, monkeypatch: pytest.MonkeyPatch):
-    graph = tiny._decoders[0]
-    shapes = set()
-    run = graph.run
-
-    def remember(feeds: Feeds) -> list[np.ndarray]:
-        shapes.add((len(feeds["identity"]), len(feeds["index"])))
-        return run(feeds)
-
-    monkeypatch.setattr(graph, "run", remember)
-    tiny.warm_up([1, 4])
-    assert shapes == {(1, 1), (4, 4), (1, 4)}
+        tiny.rehearse_decoding(0, 1)
 
 
 def test_models_that_cut_alike_share_their_cut(tmp_path: Path):

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.runtime import Feeds
 from service.errors import FaceCutForAnotherModel, UnknownFace
 from service.media import Pixels
-from service.observability import Metrics
+from service.observability import Metrics, Stage
 from service.predictor import Predictor, TakenFace, open_predictor
 from service.settings import Settings
 from service.targets import between, chosen
@@ -84,6 +85,24 @@ def test_a_model_with_a_decoder_per_anchor_runs_each_for_its_own(
         assert np.diff(greys).tolist() == [2 * STEP] * 5
 
     run(test, models=tmp_path, parser=parser_file)
+
+
+def test_warming_up_runs_every_shape_that_will_be_run(models_folder: Path, parser_file: Path):
+    async def test(predictor: Predictor) -> None:
+        model = predictor.model(None)
+        graph = model._decoders[0]
+        shapes, run_graph = set(), graph.run
+
+        def remember(feeds: Feeds) -> list[np.ndarray]:
+            shapes.add((len(feeds["identity"]), len(feeds["index"])))
+            return run_graph(feeds)
+
+        graph.run = remember
+        await predictor.warm_up()
+        assert shapes == {(1, 1), (2, 2), (1, 2), (4, 4), (1, 4)}
+        assert predictor.costs(model)[Stage.DECODE].best == 4
+
+    run(test, models=models_folder, parser=parser_file, max_batch=4, batch=4, measuring_s=0)
 
 
 def test_a_model_without_an_encoder_decodes_portraits(

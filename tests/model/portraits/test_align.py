@@ -95,6 +95,12 @@ def test_another_resolution_shows_the_same_square(face: Face) -> None:
     np.testing.assert_allclose(align(face.landmarks, Geometry(256)).corners(), alignment.corners())
 
 
+def test_a_scaled_alignment_lies_in_the_photo_made_larger(face: Face) -> None:
+    alignment = align(face.landmarks, Geometry(64))
+    larger = align(face.landmarks * 2.5, Geometry(64))
+    np.testing.assert_allclose(alignment.scaled(2.5).corners(), larger.corners(), atol=1e-6)
+
+
 def test_of_aligned_is_the_centred_square() -> None:
     corners = Alignment.of_aligned(300, 200, 128).corners()
     np.testing.assert_allclose(corners, [(50, 0), (250, 0), (250, 200), (50, 200)])

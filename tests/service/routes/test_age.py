@@ -176,6 +176,17 @@ def test_view_photo_changes_the_face_alone(
     assert pixels(kept.content).shape == astronaut.shape
 
 
+def test_view_photo_in_a_smaller_photo_is_the_whole_view_made_smaller(server: Server, face: str):
+    asked = {"face": face, "target": "50-69", "view": "photo"}
+    whole = Image.fromarray(pixels(post(server, asked).content))
+    small = pixels(post(server, {**asked, "longest_px": "200"}).content)
+    assert small.shape == (200, 200, 3)
+    expected = np.asarray(whole.resize((200, 200), Image.Resampling.LANCZOS))
+    assert np.abs(small.astype(int) - expected).mean() < 3
+    never_larger = post(server, {**asked, "longest_px": "5000"})
+    assert pixels(never_larger.content).shape == (512, 512, 3)
+
+
 def test_view_photo_of_a_face_whose_photo_was_not_kept_is_refused(server: Server, photo: bytes):
     face = post(server, {"target": "0-2"}, photo).headers["x-face-id"]
     response = post(server, {"face": face, "target": "0-2", "view": "photo"})

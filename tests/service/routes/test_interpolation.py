@@ -99,6 +99,28 @@ def test_parts_have_their_frames_in_order(server: Server, face: str):
     assert ages == pytest.approx(np.linspace(59.5, 20, 5), abs=1e-3)
 
 
+def test_view_photo_shows_every_frame_in_the_photo(server: Server, photo: bytes):
+    data = {"keep_photo": "true"}
+    face = server.client.post("/faces", data=data, files={"image": photo}).json()["face_id"]
+    query = {"face": face, "frames": 3, "view": "photo", "longest_px": 256}
+    document = get(server, "application/json", **query).json()
+    frames = [pixels(base64.b64decode(picture["image"])) for picture in document["pictures"]]
+    asked = {"face": face, "target": "50-69", "view": "photo", "longest_px": "256"}
+    last = pixels(server.client.post("/age", data=asked).content)
+    np.testing.assert_array_equal(frames[-1], last)
+    assert last.shape == (256, 256, 3)
+    with av.open(io.BytesIO(get(server, "video/mp4", **query).content)) as film:
+        assert (film.streams.video[0].width, film.streams.video[0].height) == (256, 256)
+
+
+def test_view_photo_of_frames_needs_the_photo(server: Server, face: str, photo: bytes):
+    refused = get(server, face=face, view="photo")
+    assert (refused.status_code, refused.json()["code"]) == (409, "photo_not_kept")
+    data = {"view": "photo", "longest_px": "128", "frames": "2"}
+    sent = server.client.post("/interpolate", data=data, files={"image": photo})
+    assert Image.open(io.BytesIO(sent.content)).size == (128, 128)
+
+
 @pytest.mark.parametrize("accept", ["multipart/mixed", "video/mp4"])
 def test_frames_are_streamed_as_they_are_ready(
     start_server: StartServer, working_models_folder: str, portrait: bytes, accept: str

@@ -21,7 +21,7 @@ def test_a_server_is_not_ready_before_its_models_are_warm(
 ):
     write_tiny_bundle(tmp_path / "models" / "slow", work=60)
     server = start_server(
-        ready=False, models=tmp_path / "models", max_batch=16, batch=16, threads=1
+        ready=False, models=tmp_path / "models", max_batch=2, batch=2, threads=1, measuring_s=0
     )
     early = server.client.get("/readyz")
     assert server.client.get("/livez").status_code == 200
@@ -68,7 +68,7 @@ def test_anchors_tell_what_can_be_asked(server: Server):
     assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_model")
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/page.js", "/page.css"])
+@pytest.mark.parametrize("path", ["/", "/docs", "/web/page.js", "/web/page.css"])
 def test_pages_name_no_outside_host(server: Server, path: str):
     response = server.client.get(path)
     assert response.status_code == 200
