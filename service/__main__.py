@@ -16,6 +16,7 @@ from model.bundle import BundleError, Manifest
 from model.runtime import ProviderError
 from service.album import Ageing, Album, Interpolation, Making
 from service.app import create_app
+from service.draining import DrainingServer
 from service.errors import Problem
 from service.media import AnimationFormat, PictureFormat
 from service.observability import Metrics, configure_logging
@@ -89,8 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(settings: Settings, _: argparse.Namespace) -> int:
     """Serves until it is told to stop."""
     configure_logging(settings.log_level)
+    app = create_app(settings)
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -100,7 +102,7 @@ def serve(settings: Settings, _: argparse.Namespace) -> int:
         forwarded_allow_ips=settings.proxies,
         timeout_graceful_shutdown=settings.shutdown_timeout_s,
     )
-    server = uvicorn.Server(config)
+    server = DrainingServer(config, app, settings.drain_s)
     # The server finishes its requests, then raises the signal again: a wanted end is exit status 0.
     for wanted in (signal.SIGTERM, signal.SIGINT):
         signal.signal(wanted, lambda *_: sys.exit(0))

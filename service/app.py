@@ -147,14 +147,14 @@ def _lifespan(
     settings: Settings, metrics: Metrics
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
             try:
                 predictor = await stack.enter_async_context(open_predictor(settings, metrics))
             except (BundleError, ProviderError, SettingsError, OSError) as error:
                 _log.critical("cannot start: %s", error)
                 raise CannotStart from None
-            service = Service(settings, metrics, predictor)
+            service = app.state.service = Service(settings, metrics, predictor)
             warming = asyncio.create_task(_keep_models(service))
             try:
                 yield {"service": service}

@@ -140,6 +140,13 @@ class Settings(BaseSettings):
         description="How long a request for pictures may go without a byte read or answered; "
         "then 504.",
     )
+    drain_s: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="How long after SIGTERM /readyz says 503 while requests are still answered, "
+        "for whoever balances load to notice.",
+    )
     shutdown_timeout_s: int = Field(
         30, ge=1, description="How long requests in progress may take to end after SIGTERM."
     )

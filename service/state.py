@@ -14,12 +14,23 @@ from service.settings import Settings
 
 @dataclass(eq=False)
 class Service:
-    """A running service. `not_ready` says why it cannot answer yet, and is empty once it can."""
+    """A running service.
+
+    `not_ready` says why it cannot answer yet, and is empty once it can; `stopping` that it still
+    answers, but should be sent no more.
+    """
 
     settings: Settings
     metrics: Metrics
     predictor: Predictor
     not_ready: str = "The models are warming up."
+    stopping: bool = False
+
+    async def demand_ready(self) -> None:
+        """Raises NotReady or StoreUnavailable where it should not be sent requests."""
+        if self.not_ready or self.stopping:
+            raise NotReady(self.not_ready or "The service is stopping.")
+        await self.predictor.store.check()
 
 
 def _service(request: Request) -> Service:

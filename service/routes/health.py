@@ -3,7 +3,6 @@
 from fastapi import APIRouter
 
 from service import errors, schemas
-from service.errors import NotReady
 from service.state import RunningService
 
 router = APIRouter(tags=["operation"])
@@ -18,8 +17,6 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", responses=schemas.documented(errors.NotReady, errors.StoreUnavailable))
 async def readyz(service: RunningService) -> schemas.Readiness:
     """200 once every graph has run and the store of faces answers."""
-    if service.not_ready:
-        raise NotReady(service.not_ready)
-    await service.predictor.store.check()
+    await service.demand_ready()
     providers = {model.name: model.provider.value for model in service.predictor.models.values()}
     return schemas.Readiness(status="ready", models=providers)

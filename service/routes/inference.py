@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from service import errors
-from service.errors import InvalidRequest, NotReady, TooManyPictures
+from service.errors import InvalidRequest, TooManyPictures
 from service.models import Model
 from service.schemas import documented
 from service.state import ReadyPredictor, RunningService, caller_of, timed
@@ -115,9 +115,7 @@ async def live() -> dict[str, bool]:
 @open_router.get("/health/ready", responses=documented(errors.NotReady, errors.StoreUnavailable))
 async def ready(service: RunningService) -> dict[str, bool]:
     """200 once every graph has run and the store of faces answers."""
-    if service.not_ready:
-        raise NotReady(service.not_ready)
-    await service.predictor.store.check()
+    await service.demand_ready()
     return {"ready": True}
 
 

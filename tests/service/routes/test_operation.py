@@ -5,6 +5,7 @@ import shutil
 import signal
 import time
 
+import httpx
 import pytest
 
 from tests.bundles import ANCHORS, write_tiny_bundle
@@ -210,3 +211,27 @@ def test_a_broken_bundle_changes_nothing_until_it_is_mended(
         assert time.monotonic() < deadline
     answered_by(server, face, "other", "other 1.0.0")
     assert server.log.count("the models stay as they are") == 1
+
+
+def test_a_server_told_to_stop_is_not_ready_but_still_answers(
+    start_server: StartServer, portrait: bytes
+):
+    server = start_server(drain_s=3)
+    server.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 3
+    while (ready := httpx.get(f"{server.url}/readyz")).status_code == 200:
+        assert time.monotonic() < deadline
+    assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
+    assert httpx.get(f"{server.url}/v2/health/ready").status_code == 503
+    asked = {"aligned": "true", "target": "0-2"}
+    answer = httpx.post(f"{server.url}/age", data=asked, files={"image": portrait})
+    assert answer.status_code == 200
+    assert server.process.wait(30) == 0
+
+
+def test_a_second_signal_ends_the_wait(start_server: StartServer):
+    server = start_server(drain_s=600)
+    for _ in range(2):
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    assert server.process.wait(30) == 0
