@@ -171,13 +171,14 @@ async function fetchYears({ life, face, ...wanted }, signal) {
   }
   const progress = element("progress");
   progress.hidden = false;
+  progress.value = life.share;
   const asked = { ...asking(wanted), face, format: "webp" };
   const fetchFrames = (span) => service.interpolate({ ...asked, ...span }, MULTIPART, signal);
   const onPicture = () => {
     progress.value = life.share;
-    tell("between", { percent: Math.floor(100 * life.share) });
     render();
   };
+  tell("between");
   await life.fetchAhead(() => strip.place, fetchFrames, onPicture);
   progress.hidden = true;
   tell("ready");

@@ -27,6 +27,7 @@ from playwright.sync_api import (
 )
 
 from service.errors import problems
+from service.media import MultipartWriter
 from service.routes.page import FILES, WEB
 from tests.bundles import ANCHORS, GROUPS, STEP, write_tiny_bundle
 from tests.service.conftest import Server, encoded, pixels
@@ -297,6 +298,42 @@ def test_the_slider_shows_another_picture_at_every_place_older_to_the_right(
     expect(page.locator("#age")).to_have_attribute("aria-valuetext", "60 years")
     go(page, 0)
     expect(page.locator("#age")).to_have_attribute("aria-valuetext", "1 year")
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 10_000])
+def test_parts_are_told_apart_however_they_arrive(page: Page, chunk: int):
+    bodies = [b"\r\n--edge--\r\n", b"", bytes(range(256))]
+    writer = MultipartWriter()
+    stream = b"".join(
+        writer.part(body, {"X-Target": str(n), "Content-Length": str(len(body))})
+        for n, body in enumerate(bodies)
+    )
+    found = page.evaluate(
+        """async ({ data, type, chunk }) => {
+          const { parts } = await import("/web/stream.js");
+          const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+          const body = new ReadableStream({
+            start(controller) {
+              for (let at = 0; at < bytes.length; at += chunk) {
+                controller.enqueue(bytes.slice(at, at + chunk));
+              }
+              controller.close();
+            },
+          });
+          const found = [];
+          const response = new Response(body, { headers: { "Content-Type": type } });
+          for await (const part of parts(response)) {
+            found.push([part.headers.get("x-target"), [...part.bytes]]);
+          }
+          return found;
+        }""",
+        {
+            "data": base64.b64encode(stream + writer.end()).decode(),
+            "type": writer.media_type,
+            "chunk": chunk,
+        },
+    )
+    assert found == [[str(n), list(body)] for n, body in enumerate(bodies)]
 
 
 def test_the_slider_s_thumb_lies_under_the_frames(page: Page, photo: bytes):
