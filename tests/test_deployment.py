@@ -23,6 +23,7 @@ from packaging.utils import canonicalize_name
 
 import service.__main__ as command
 from model.portraits.detect import LANDMARKS_NAME
+from service.observability import Metrics
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -213,7 +214,12 @@ def test_a_container_can_neither_write_nor_gain_rights_nor_swap(name):
     assert container["memswap_limit"] == container["mem_limit"]
     assert container["ulimits"]["core"] == 0
     assert container["pids_limit"] > 0
-    assert "volumes" not in container
+    # What holds faces has no disk at all; the others write to their own store of figures alone.
+    mounted = container.get("volumes", [])
+    assert not mounted or name in ("prometheus", "grafana")
+    assert [each for each in mounted if not each.endswith(":ro")] == (
+        ["prometheus:/prometheus"] if name == "prometheus" else []
+    )
     assert not container.get("privileged")
 
 
@@ -332,3 +338,56 @@ def test_compose_accepts_the_files(added, monkeypatch, tmp_path):
 def test_hadolint_finds_nothing():
     done = subprocess.run(["hadolint", "Dockerfile"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_dashboard_shows_metrics_that_the_service_has():
+    folder = ROOT / "observability" / "grafana"
+    dashboard = json.loads((folder / "dashboards" / "anchorage.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    known = {
+        sample.name
+        for family in _metrics_with_samples().registry.collect()
+        for sample in family.samples
+    }
+    used = {
+        name for text in expressions for name in re.findall(r"\b(?:anchorage|process)_\w+", text)
+    }
+    assert len(used) > 15
+    assert used <= known
+    labels = {label for text in expressions for label in re.findall(r"by \(([^)]*)\)", text)}
+    assert labels <= {"route, status", "le, route", "stage", "model, graph", "reason", "code"}
+    (source,) = yaml.safe_load(
+        (folder / "provisioning" / "datasources" / "prometheus.yml").read_text()
+    )["datasources"]
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} == {source["uid"]}
+
+
+def _metrics_with_samples() -> Metrics:
+    """Metrics of which each has a sample, as after a day's work."""
+    metrics = Metrics()
+    for metric in vars(metrics).values():
+        names = getattr(metric, "_labelnames", None)
+        if names:
+            metric.labels(*names)
+    return metrics
+
+
+def test_figures_are_gathered_and_shown_only_where_that_is_asked_for():
+    services = COMPOSE["services"]
+    for name in ("prometheus", "grafana"):
+        assert services[name]["profiles"] == ["observability"]
+        for volume in services[name]["volumes"]:
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (ROOT / source).exists(), volume
+    # Only the service's own network reaches Prometheus; Grafana is published on this machine alone.
+    assert "ports" not in services["prometheus"]
+    assert services["grafana"]["ports"] == ["${PUBLISH_GRAFANA:-127.0.0.1:3000}:3000"]
+    scraped = yaml.safe_load((ROOT / "observability" / "prometheus.yml").read_text())
+    (job,) = scraped["scrape_configs"]
+    assert job["dns_sd_configs"][0]["names"] == ["anchorage"]
+    assert source_url() == "http://prometheus:9090"
+
+
+def source_url() -> str:
+    path = ROOT / "observability/grafana/provisioning/datasources/prometheus.yml"
+    return yaml.safe_load(path.read_text())["datasources"][0]["url"]
