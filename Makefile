@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: install serve test check check-deps format lock image up down clean
+.PHONY: install serve test test-cluster check check-deps format lock image up down clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -29,6 +29,12 @@ serve: $(BIN)/anchorage ## Serve the bundled model on http://127.0.0.1:8000
 
 test: $(VENV)/.dev ## Run all tests that need no GPU
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-cluster: ## Run the tests of the cluster, with Ray, in a virtual environment of their own
+	$(PYTHON) -m venv $(VENV)-cluster
+	$(VENV)-cluster/bin/pip install --quiet --constraint constraints.txt \
+	  --editable '.[cluster]' psutil pytest httpx numpy onnx hypothesis scikit-image
+	$(VENV)-cluster/bin/python -m pytest -p no:cacheprovider tests/service/test_cluster.py
 
 check: $(VENV)/.dev ## Lint, formatting, types, import contracts
 	$(BIN)/ruff check .

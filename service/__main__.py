@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import importlib.util
 import logging
 import math
 import signal
@@ -63,13 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     asked = parser.parse_args(arguments)
-    flags = {
-        name: value
-        for name in Settings.model_fields
-        if (value := getattr(asked, f"setting_{name}", None)) is not None
-    }
     try:
-        settings = Settings.load(flags)
+        settings = Settings.load(_given(asked))
         return asked.run(settings, asked)
     except KeyboardInterrupt:
         return 130
@@ -108,6 +104,27 @@ def serve(settings: Settings, _: argparse.Namespace) -> int:
         signal.signal(wanted, lambda *_: sys.exit(0))
     server.run()
     return 0 if server.started else 3
+
+
+def cluster(settings: Settings, asked: argparse.Namespace) -> int:
+    """Serves in replicas until it is told to stop."""
+    if importlib.util.find_spec("ray") is None:
+        raise SettingsError("cluster needs an extra: pip install 'anchorage[cluster]'")
+    from service.cluster import Scale, run
+
+    scale = Scale(
+        asked.replicas, asked.most_replicas or asked.replicas, asked.gpus, asked.processors
+    )
+    run(settings, _given(asked), scale)
+    return 0
+
+
+def _given(asked: argparse.Namespace) -> dict[str, str]:
+    return {
+        name: value
+        for name in Settings.model_fields
+        if (value := getattr(asked, f"setting_{name}", None)) is not None
+    }
 
 
 def age(settings: Settings, asked: argparse.Namespace) -> int:
@@ -240,6 +257,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_settings(serving, tuple(Settings.model_fields))
     serving.set_defaults(run=serve)
+
+    clustering = commands.add_parser(
+        "cluster",
+        help="start the service in replicas on a Ray cluster",
+        description="Starts replicas of the service on the Ray cluster that RAY_ADDRESS names, or "
+        "on this machine alone; needs the extra `cluster`. More are started as requests queue up.",
+        allow_abbrev=False,
+    )
+    clustering.add_argument("--replicas", type=int, default=1, help="fewest replicas (1)")
+    clustering.add_argument("--most-replicas", type=int, help="most; as many unless given")
+    clustering.add_argument("--gpus", type=float, default=0.0, help="of a GPU, a replica (0)")
+    clustering.add_argument("--processors", type=float, default=1.0, help="a replica (1)")
+    _add_settings(clustering, tuple(Settings.model_fields))
+    clustering.set_defaults(run=cluster)
 
     ageing = commands.add_parser(
         "age",

@@ -63,8 +63,10 @@ EXPOSED_HEADERS = (
 _log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, *, warm_first: bool = False) -> FastAPI:
     """The application. Models are opened when it starts, and warm when /readyz says so.
+
+    With `warm_first` its start ends only then, for those who send requests as soon as it did.
 
     Raises SettingsError where the file of API keys cannot be used.
     """
@@ -76,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
         title="Anchorage",
         description=DESCRIPTION,
         version=anchorage_version(),
-        lifespan=_lifespan(settings, metrics),
+        lifespan=_lifespan(settings, metrics, warm_first),
         docs_url=None,
         redoc_url=None,
         form_limits={"max_files": 1, "max_fields": 256, "max_part_size": MAX_FIELD_BYTES},
@@ -144,10 +146,10 @@ def _rate(settings: Settings) -> RateLimit | None:
 
 
 def _lifespan(
-    settings: Settings, metrics: Metrics
-) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
+    settings: Settings, metrics: Metrics, warm_first: bool
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
                 predictor = await stack.enter_async_context(open_predictor(settings, metrics))
@@ -155,9 +157,12 @@ def _lifespan(
                 _log.critical("cannot start: %s", error)
                 raise CannotStart from None
             service = app.state.service = Service(settings, metrics, predictor)
-            warming = asyncio.create_task(_keep_models(service))
+            warm = asyncio.Event()
+            warming = asyncio.create_task(_keep_models(service, warm))
             try:
-                yield {"service": service}
+                if warm_first:
+                    await warm.wait()
+                yield
             finally:
                 warming.cancel()
                 await asyncio.gather(warming, return_exceptions=True)
@@ -165,11 +170,12 @@ def _lifespan(
     return lifespan
 
 
-async def _keep_models(service: Service) -> None:
-    """Warms the models up, then follows their folder."""
+async def _keep_models(service: Service, warm: asyncio.Event) -> None:
+    """Warms the models up, sets `warm`, then follows their folder."""
     settings = service.settings
     seen, told = appearance_of(settings.models), ""
     await _warm_up(service)
+    warm.set()
     while settings.models_check_s and not service.not_ready:
         await asyncio.sleep(settings.models_check_s)
         now = await asyncio.to_thread(appearance_of, settings.models)

@@ -34,7 +34,7 @@ class Service:
 
 
 def _service(request: Request) -> Service:
-    return cast(Service, request.state.service)
+    return cast(Service, request.app.state.service)
 
 
 RunningService = Annotated[Service, Depends(_service)]
