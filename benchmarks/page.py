@@ -28,6 +28,7 @@ from PIL import Image
 from playwright.async_api import Page, async_playwright
 from skimage import data
 
+from service.marks import Mark
 from service.media import PictureFormat
 from service.observability import Metrics
 from service.predictor import Predictor, open_predictor
@@ -92,6 +93,7 @@ async def engine_s(predictor: Predictor, photo: bytes) -> float:
     """Seconds from a photograph to the file of its first anchor."""
     manifest = predictor.model(None).manifest
     target = of_anchor(manifest, manifest.anchors[0].name)
+    mark = Mark.of(manifest, in_photo=False)
     began = time.perf_counter()
     taken = await predictor.take_in(photo)
     pictures = predictor.pictures(
@@ -99,7 +101,7 @@ async def engine_s(predictor: Predictor, photo: bytes) -> float:
         predictor.model(None),
         manifest.default_group,
         [target],
-        lambda picture: predictor.encoded(picture, PictureFormat.WEBP),
+        lambda picture: predictor.encoded(picture, PictureFormat.WEBP, mark),
     )
     async with aclosing(pictures):
         await anext(pictures)

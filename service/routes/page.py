@@ -29,6 +29,7 @@ FILES = {
     "english.js": SCRIPT,
     "faces.js": SCRIPT,
     "intake.js": SCRIPT,
+    "key.js": SCRIPT,
     "life.js": SCRIPT,
     "page.js": SCRIPT,
     "problem.js": SCRIPT,

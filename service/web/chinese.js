@@ -27,6 +27,12 @@ export const chinese = {
   camera_take: "拍摄",
   cancel: "取消",
 
+  key_title: "本服务需要密钥",
+  key_needed: "由服务的管理者提供。它只保留在此标签页中，关闭即清除。",
+  key_refused: "服务不认识这个密钥，请换一个。",
+  key: "API 密钥",
+  key_use: "使用",
+
   picture: "图片",
   years_made: "已生成的年龄",
   choices: "显示和保存什么",
@@ -75,6 +81,8 @@ export const chinese = {
 
   unexpected: "服务返回了本页不理解的答复（{status}）。",
   problems: {
+    unauthorized: "服务需要 API 密钥。请重新载入本页并输入。",
+    rate_limited: "请求太频繁，请稍后再试。",
     camera_refused: "浏览器没有获得使用相机的许可。请在网站设置中允许，或选择一个文件。",
     camera_missing: "没有找到相机，请选择一个文件。",
     camera_failed: "相机没有启动，可能正被其他程序使用。",

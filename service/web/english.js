@@ -26,6 +26,12 @@ export const english = {
   camera_take: "Take it",
   cancel: "Cancel",
 
+  key_title: "This service asks for a key",
+  key_needed: "Whoever runs it gave you one. It stays in this tab until you close it.",
+  key_refused: "The service does not know this key. Try another one.",
+  key: "API key",
+  key_use: "Use it",
+
   picture: "The picture",
   years_made: "Years made",
   choices: "What to show and keep",
@@ -74,6 +80,7 @@ export const english = {
 
   unexpected: "The service answered {status}, which this page does not understand.",
   problems: {
+    unauthorized: "The service needs an API key. Load the page again to enter one.",
     camera_refused: "The browser was not allowed to use the camera. Allow it in the site's settings, or choose a file.",
     camera_missing: "No camera was found. Choose a file instead.",
     camera_failed: "The camera did not start. Another program may be using it.",

@@ -5,12 +5,10 @@ import { parts } from "./stream.js";
 
 export const STEPS = 16;
 
-// Between two anchors: the quarters first, then the eighths, then the sixteenths between them.
-const PASSES = [
-  { first: 4, step: 4, count: 3 },
-  { first: 2, step: 4, count: 4 },
-  { first: 1, step: 2, count: 8 },
-];
+// Every fourth place is fetched first, then every second, then all; this many at a time, so that
+// what the slider has moved to comes soon.
+const STRIDES = [4, 2, 1];
+const AT_A_TIME = 20;
 
 export class Life {
   // `centres` are the anchors' ages in years, in order.
@@ -18,11 +16,7 @@ export class Life {
     this.centres = centres;
     this.continuous = continuous;
     this.pictures = new Map();
-    const segments = continuous ? centres.length - 1 : 0;
-    this.missing = PASSES.flatMap((pass, round) =>
-      Array.from({ length: segments }, (_, segment) => ({ ...pass, round, segment })),
-    );
-    this.expected = centres.length + segments * (STEPS - 1);
+    this.expected = continuous ? this.last + 1 : centres.length;
   }
 
   get last() {
@@ -58,36 +52,34 @@ export class Life {
     return this.pictures.get(best);
   }
 
-  // Fetches what is missing, coarse first and nearest to `place()` first. `fetchFrames` takes
-  // start, stop and frames and gives an answer in parts; `onPicture` is called for each.
-  async fetchAhead(place, fetchFrames, onPicture) {
-    while (this.missing.length) {
-      const span = this.nextSpan(place());
-      const from = span.segment * STEPS + span.first;
-      const response = await fetchFrames({
-        start: this.years(from).toFixed(4),
-        stop: this.years(from + span.step * (span.count - 1)).toFixed(4),
-        frames: span.count,
-      });
-      let at = from;
+  // Fetches what is missing, coarse first and nearest to `place()` first. `fetchPictures` takes ages
+  // in years and gives an answer in parts; `onPicture` gets each place and address.
+  async fetchAhead(place, fetchPictures, onPicture) {
+    for (;;) {
+      const places = this.next(place());
+      if (!places.length) return;
+      const response = await fetchPictures(places.map((each) => this.years(each).toFixed(4)));
       for await (const part of parts(response)) {
-        if (!this.pictures.has(at)) this.put(at, part);
-        at += span.step;
-        onPicture();
+        const at = places.shift();
+        onPicture(at, this.put(at, part));
       }
-      this.missing.splice(this.missing.indexOf(span), 1);
     }
   }
 
-  nextSpan(place) {
-    const distance = (span) => Math.abs((span.segment + 0.5) * STEPS - place);
-    const order = (one, other) => one.round - other.round || distance(one) - distance(other);
-    return [...this.missing].sort(order)[0];
+  // Places without a picture that are to be fetched next.
+  next(place) {
+    if (!this.continuous) return [];
+    const all = Array.from({ length: this.last + 1 }, (_, each) => each);
+    const missing = all.filter((each) => !this.pictures.has(each));
+    const stride = STRIDES.find((step) => missing.some((each) => each % step === 0));
+    return missing
+      .filter((each) => each % stride === 0)
+      .sort((one, other) => Math.abs(one - place) - Math.abs(other - place))
+      .slice(0, AT_A_TIME);
   }
 
   close() {
     for (const { url } of this.pictures.values()) URL.revokeObjectURL(url);
     this.pictures.clear();
-    this.missing = [];
   }
 }

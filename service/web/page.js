@@ -4,6 +4,7 @@ import { Camera } from "./camera.js";
 import { download } from "./downloads.js";
 import { Faces } from "./faces.js";
 import { asJpeg, Intake } from "./intake.js";
+import { Key } from "./key.js";
 import { Life, STEPS } from "./life.js";
 import { Problem } from "./problem.js";
 import { Service } from "./service.js";
@@ -31,7 +32,13 @@ let work = new AbortController();
 let status = null;
 let problem = null;
 
-const service = new Service(() => tell("busy"));
+const key = new Key({
+  dialog: element("key"),
+  form: element("key-form"),
+  input: element("key-value"),
+  reason: element("key-reason"),
+});
+const service = new Service({ key, onBusy: () => tell("busy") });
 const strip = new Strip({
   root: element("strip"),
   list: element("anchors"),
@@ -173,13 +180,15 @@ async function fetchYears({ life, face, ...wanted }, signal) {
   progress.hidden = false;
   progress.value = life.share;
   const asked = { ...asking(wanted), face, format: "webp" };
-  const fetchFrames = (span) => service.interpolate({ ...asked, ...span }, MULTIPART, signal);
-  const onPicture = () => {
+  const fetchPictures = (age) => service.age({ ...asked, age }, MULTIPART, signal);
+  const onPicture = (place, url) => {
+    // An anchor only where its own answer broke off.
+    if (place % STEPS === 0) strip.develop(place / STEPS, url);
     progress.value = life.share;
     render();
   };
   tell("between");
-  await life.fetchAhead(() => strip.place, fetchFrames, onPicture);
+  await life.fetchAhead(() => strip.place, fetchPictures, onPicture);
   progress.hidden = true;
   tell("ready");
 }

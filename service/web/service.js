@@ -5,8 +5,10 @@ import { Problem } from "./problem.js";
 const TRIES = 6;
 
 export class Service {
-  // `onBusy` is called when the service asks to come back later, which happens by itself.
-  constructor(onBusy) {
+  // `onBusy` is called when the service asks to come back later, which happens by itself; `key` is
+  // asked where the service wants one.
+  constructor({ key, onBusy }) {
+    this.key = key;
     this.onBusy = onBusy;
   }
 
@@ -26,11 +28,12 @@ export class Service {
     await this.answer(`faces/${id}`, { method: "DELETE", keepalive: true });
   }
 
-  // Pictures at anchors or ages; `fields` with lists as repeated fields.
+  // Pictures at anchors or ages; a list in `fields` is a field repeated.
   age(fields, accept, signal) {
     const body = new FormData();
     for (const [name, value] of Object.entries(fields)) {
-      if (value !== null && value !== undefined) body.set(name, value);
+      if (value === null || value === undefined) continue;
+      for (const each of Array.isArray(value) ? value : [value]) body.append(name, each);
     }
     return this.answer("age", { method: "POST", body, headers: { Accept: accept }, signal });
   }
@@ -45,14 +48,22 @@ export class Service {
     return (await this.answer(path, options)).json();
   }
 
-  // The answer, where it is one; else raises a Problem. 503 is tried again when it says.
+  // The answer, where it is one; else raises a Problem. 429 and 503 are tried again when they say.
   async answer(path, options = {}) {
-    for (let left = TRIES; ; left -= 1) {
-      const response = await fetch(path, options).catch((error) => {
+    for (let left = TRIES; ; ) {
+      const sent = this.key.value;
+      const headers = { ...options.headers, ...this.key.headers };
+      const response = await fetch(path, { ...options, headers }).catch((error) => {
         throw error.name === "AbortError" ? error : new Problem("unreachable");
       });
       if (response.ok) return response;
-      if (response.status !== 503 || left <= 1) throw await Problem.of(response);
+      if (response.status === 401) {
+        // Another call may have been given a key meanwhile.
+        if (sent === this.key.value) await this.key.ask(Boolean(sent));
+        continue;
+      }
+      left -= 1;
+      if (![429, 503].includes(response.status) || !left) throw await Problem.of(response);
       this.onBusy();
       await pause(Number(response.headers.get("Retry-After")) || 1, options.signal);
     }

@@ -30,7 +30,7 @@ from service.errors import problems
 from service.media import MultipartWriter
 from service.routes.page import FILES, WEB
 from tests.bundles import ANCHORS, GROUPS, STEP, write_tiny_bundle
-from tests.service.conftest import Server, encoded, pixels
+from tests.service.conftest import Server, StartServer, encoded, pixels
 
 CHROMIUM = shutil.which("chromium")
 PLACES = 16 * 5 + 1
@@ -350,38 +350,45 @@ def test_the_slider_s_thumb_lies_under_the_frames(page: Page, photo: bytes):
         assert frame["x"] + frame["width"] / 2 == pytest.approx(centre, abs=1)
 
 
+def ages_in(request: Request) -> list[float]:
+    """The ages that a request of the page asks for."""
+    return [float(age) for age in re.findall(r'"age"\r\n\r\n([\d.]+)', request.post_data or "")]
+
+
 def test_anchors_stand_in_for_years_that_are_still_being_made(page: Page, photo: bytes):
     held: list[Route] = []
-    page.route("**/interpolate*", lambda route: held.append(route))
+
+    def hold(route: Route) -> None:
+        if ages_in(route.request):
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route("**/age", hold)
     choose(page, photo)
-    expect(page.locator("#anchors img")).to_have_count(6)
-    expect(page.locator("#downloads")).to_be_enabled()
+    wait_for_six(page)
     pictures = page.locator("#anchors img").evaluate_all("all => all.map(image => image.src)")
     for place, index in ((0, 0), (7, 0), (9, 1), (80, 5)):
         go(page, place)
         assert page.get_attribute("#picture", "src") == pictures[index]
+    expect(page.locator("#progress")).to_be_visible()
     held[0].continue_()
-    page.unroute("**/interpolate*")
+    page.unroute("**/age")
     wait_for_years(page)
 
 
 def test_the_years_around_the_slider_come_first_and_coarsely(page: Page, photo: bytes):
-    asked: list[tuple[float, int]] = []
-
-    def noted(request: Request) -> None:
-        if match := re.search(r"start=([\d.]+).*frames=(\d+)", request.url):
-            asked.append((float(match[1]), int(match[2])))
-
-    held: list[Route] = []
-    page.route("**/age", lambda route: held.append(route))
-    choose(page, photo)
-    page.on("request", noted)
+    asked: list[list[float]] = []
+    page.on("request", lambda request: asked.append(ages_in(request)))
     page.evaluate("() => { document.querySelector('#age').value = 80 }")
-    held[0].continue_()
+    choose(page, photo)
     wait_for_years(page)
-    assert [frames for _, frames in asked] == [3] * 5 + [4] * 5 + [8] * 5
-    starts = [start for start, _ in asked]
-    assert starts[:5] == sorted(starts[:5], reverse=True)
+    asked = [ages for ages in asked if ages]
+    assert [len(ages) for ages in asked] == [15, 20, 20, 20]
+    for ages in asked:
+        assert ages == sorted(ages, reverse=True)
+    assert asked[0][0] == pytest.approx(34.5 + 25 * 3 / 4)
+    assert asked[2][-1] > asked[3][0]
 
 
 def test_play_runs_through_the_life(page: Page, photo: bytes):
@@ -565,17 +572,52 @@ def test_an_answer_that_breaks_off_is_told_and_what_came_stays(
     assert page.locator("#anchors img").count() == 5
 
 
-def test_a_service_that_is_gone_or_busy_is_told(page: Page, photo: bytes):
+def test_a_service_that_is_gone_is_told(page: Page, photo: bytes):
     page.context.set_offline(True)
     choose(page, photo)
     expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
     page.context.set_offline(False)
-    busy = {"status": 503, "headers": {"Retry-After": "1"}, "body": '{"code": "overloaded"}'}
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_service_that_is_busy_is_asked_again(page: Page, photo: bytes, status: int):
+    busy = {"status": status, "headers": {"Retry-After": "1"}, "body": '{"code": "x"}'}
     page.route("**/age", lambda route: route.fulfill(**busy), times=1)
     choose(page, photo)
     expect(page.get_by_role("status")).to_contain_text("busy")
     wait_for_six(page)
     expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_a_key_is_asked_for_where_the_service_wants_one(
+    start_server: StartServer, browser: Browser, tmp_path: Path, photo: bytes
+):
+    (tmp_path / "keys").write_text("ann:ann-0123456789-0123456789\n")
+    server = start_server(api_keys=tmp_path / "keys", measuring_s=0)
+    context = browser.new_context(locale="en-GB", reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(server.url)
+    reason = page.locator("#key-reason")
+    expect(reason).to_contain_text("Whoever runs it")
+    for key in ("bob-0123456789-0123456789", "ann-0123456789-0123456789"):
+        page.get_by_label("API key").fill(key)
+        page.keyboard.press("Enter")
+        if key.startswith("bob"):
+            expect(reason).to_contain_text("does not know this key")
+    expect(page.locator("#key")).to_be_hidden()
+    choose(page, photo)
+    wait_for_years(page)
+    with page.expect_download():
+        page.click("button[data-kind=sheet]")
+    page.reload()
+    expect(page.locator("#anchors li")).to_have_count(6)
+    context.close()
+    page = browser.new_context(locale="en-GB").new_page()
+    page.goto(server.url)
+    expect(page.locator("#key-reason")).to_contain_text("Whoever runs it")
+    page.keyboard.press("Escape")
+    expect(page.locator("#problem")).to_contain_text("needs an API key")
+    page.context.close()
 
 
 @pytest.mark.parametrize("locale", ["en-GB", "zh-CN"])

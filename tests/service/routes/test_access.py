@@ -8,7 +8,7 @@ import pytest
 from tests.service.conftest import Server, StartServer
 
 ANN, BOB = "ann-0123456789-0123456789", "bob-0123456789-0123456789"
-OPEN = ["/", "/page.js", "/page.css", "/docs", "/docs/swagger-ui.css", "/openapi.json"]
+OPEN = ["/", "/web/page.js", "/web/page.css", "/docs", "/docs/swagger-ui.css", "/openapi.json"]
 CLOSED = ["/anchors", "/models", "/metrics", "/faces/" + "x" * 32, "/nowhere"]
 
 
@@ -93,7 +93,7 @@ def test_addresses_are_told_by_trusted_proxies_alone(start_server: StartServer):
     [
         ("GET", "/", 200),
         ("GET", "/docs", 200),
-        ("GET", "/page.js", 200),
+        ("GET", "/web/page.js", 200),
         ("GET", "/livez", 200),
         ("GET", "/metrics", 200),
         ("GET", "/nowhere", 404),
