@@ -9,7 +9,7 @@ from service.accept import choose
 from service.answers import Asked, picture_offers
 from service.errors import TooManyPictures
 from service.media import PictureFormat
-from service.schemas import OF_PICTURES, AgeForm, Pictures, View, documented
+from service.schemas import OF_PICTURES, AgeForm, Pictures, View, documented, face_links
 from service.state import ReadyPredictor, RunningService, taken_face
 from service.targets import chosen, group_of
 
@@ -20,12 +20,14 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 @router.post(
     "/age",
+    operation_id="age",
     response_class=Response,
     responses={
         200: {
             "description": "One picture asked: its bytes. Several: a document, or by Accept the "
             "parts, an archive or one contact sheet.",
             "model": Pictures,
+            "links": face_links("$response.header.X-Face-Id"),
             "content": {
                 "image/png": BINARY,
                 "image/jpeg": BINARY,

@@ -11,7 +11,14 @@ from service.errors import TooManyPictures
 from service.media import PictureFormat
 from service.predictor import Predictor
 from service.routes.age import BINARY
-from service.schemas import OF_PICTURES, Frames, InterpolationForm, InterpolationQuery, documented
+from service.schemas import (
+    OF_PICTURES,
+    Frames,
+    InterpolationForm,
+    InterpolationQuery,
+    documented,
+    face_links,
+)
 from service.state import ReadyPredictor, RunningService, Service, taken_face
 from service.targets import between, group_of
 
@@ -22,13 +29,16 @@ _RESPONSES = {
         "description": "By Accept: an animation (WebP unless told otherwise), a film, an archive "
         "of pictures, parts or a document. Films and parts come frame by frame.",
         "model": Frames,
+        "links": face_links("$response.header.X-Face-Id"),
         "content": {media_type: BINARY for media_type in FILMS if media_type != "application/json"},
     },
     **documented(*OF_PICTURES),
 }
 
 
-@router.get("/interpolate", response_class=Response, responses=_RESPONSES)
+@router.get(
+    "/interpolate", operation_id="interpolate", response_class=Response, responses=_RESPONSES
+)
 async def interpolate(
     request: Request,
     service: RunningService,
@@ -42,7 +52,12 @@ async def interpolate(
     return await _answer(request, service, predictor, query)
 
 
-@router.post("/interpolate", response_class=Response, responses=_RESPONSES)
+@router.post(
+    "/interpolate",
+    operation_id="interpolate_image",
+    response_class=Response,
+    responses=_RESPONSES,
+)
 async def interpolate_image(
     request: Request,
     service: RunningService,
