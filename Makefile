@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 HOST ?= 127.0.0.1
 PORT ?= 8000
 
-.PHONY: install serve test test-cluster check check-deps format lock image up down clean
+.PHONY: install serve test test-cluster check check-deps fuzz format lock image up down clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -44,6 +44,12 @@ check: $(VENV)/.dev ## Lint, formatting, types, import contracts
 
 check-deps: $(VENV)/.dev ## Ask for known holes in the locked dependencies (needs network)
 	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
+
+fuzz: $(VENV)/.dev ## Send hostile images, hold the API to its document, fuzz the reading of photos
+	$(BIN)/python -m benchmarks.hostile
+	$(BIN)/python -m benchmarks.conformance --seconds 150
+	$(BIN)/pip install --quiet atheris
+	$(BIN)/python -m benchmarks.fuzz_photo --seconds 180
 
 format: $(VENV)/.dev ## Rewrite files in the project's format
 	$(BIN)/ruff check --fix .

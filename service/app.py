@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartParser
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Match, Route
 
 from model.bundle import BundleError
 from model.runtime import ProviderError
@@ -231,8 +231,20 @@ def _answer_problems(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
-        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
-        return answer(request, problem_of_status(error.status_code, str(error.detail), headers))
+        allow = _methods_of_path(request) if error.status_code == 405 else ""
+        return answer(request, problem_of_status(error.status_code, str(error.detail), allow))
+
+
+def _methods_of_path(request: Request) -> str:
+    """For the header Allow: the methods of every route of the path, not of the first alone."""
+    methods = {
+        method
+        for router in (request.app, *ROUTERS)
+        for route in router.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods))
 
 
 def _document(app: FastAPI, open_paths: Set[str], keyed: bool) -> None:

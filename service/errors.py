@@ -416,12 +416,15 @@ def problem_of_portrait(error: PortraitError) -> Problem:
     return OF_PORTRAITS[error.code](str(error))
 
 
-def problem_of_status(status: int, detail: str, headers: Mapping[str, str]) -> Problem:
-    """The problem for an error that the framework raises with an HTTP status."""
+def problem_of_status(status: int, detail: str, allow: str = "") -> Problem:
+    """The problem for an error that the framework raises with an HTTP status.
+
+    `allow` lists the methods that the path takes, for 405.
+    """
     if status == 404:
         return NotFound("There is nothing at this path.")
     if status == 405:
-        return MethodNotAllowed("This path does not take this method.", headers.get("allow", ""))
+        return MethodNotAllowed("This path does not take this method.", allow)
     if 400 <= status < 500:
         # The framework's few others, such as a form that is no form, are all malformed requests.
         return InvalidRequest(detail or http.HTTPStatus(status).phrase)

@@ -5,6 +5,7 @@ Neither holds anything of a picture, a file's name, a face's id or a query strin
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -149,5 +150,8 @@ def configure_logging(level: str) -> None:
     )
     for name in ("model", "service"):
         logging.getLogger(name).setLevel(level.upper())
+    # What is odd in a caller's file or form is no operator's business.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.error").addFilter(_unheard)

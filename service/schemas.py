@@ -36,7 +36,7 @@ class _Intake(_Form):
     aligned: bool = Field(
         False, description="The image is a portrait already: it is only scaled and parsed."
     )
-    face_index: int | None = Field(
+    face_index: int | SkipJsonSchema[None] = Field(
         None, ge=0, le=1000, description="Which face of the photo, the largest first; the largest."
     )
     keep_photo: bool = Field(
@@ -47,17 +47,19 @@ class _Intake(_Form):
 class FaceForm(_Intake):
     """POST /faces."""
 
-    model: str | None = Field(
+    model: str | SkipJsonSchema[None] = Field(
         None, max_length=64, description="Whose portrait to show; the default model's."
     )
 
 
 class _Pictures(_Form):
-    model: str | None = Field(None, max_length=64, description="The default model unless given.")
-    group: str | None = Field(
+    model: str | SkipJsonSchema[None] = Field(
+        None, max_length=64, description="The default model unless given."
+    )
+    group: str | SkipJsonSchema[None] = Field(
         None, max_length=64, description="The model's default group unless given."
     )
-    format: PictureFormat | None = Field(
+    format: PictureFormat | SkipJsonSchema[None] = Field(
         None, description="Format of single pictures, also inside JSON, ZIP and multipart; PNG."
     )
     view: View = Field(
@@ -75,7 +77,7 @@ class _Pictures(_Form):
 class AgeForm(_Pictures, _Intake):
     """POST /age."""
 
-    face: FaceId | None = None
+    face: FaceId | SkipJsonSchema[None] = None
     target: list[Annotated[str, Field(max_length=64)]] = Field(
         [], description="Anchors such as `50-69`, or `all`; all if nothing is asked for."
     )
@@ -86,10 +88,10 @@ class AgeForm(_Pictures, _Intake):
 
 
 class _Sequence(_Pictures):
-    start: str | None = Field(
+    start: str | SkipJsonSchema[None] = Field(
         None, max_length=64, description="Anchor or age in years; the first anchor."
     )
-    stop: str | None = Field(
+    stop: str | SkipJsonSchema[None] = Field(
         None, max_length=64, description="Anchor or age in years; the last anchor."
     )
     frames: int = Field(24, ge=2, description="Number of frames, both ends included.")
@@ -105,7 +107,7 @@ class InterpolationQuery(_Sequence):
 class InterpolationForm(_Sequence, _Intake):
     """POST /interpolate."""
 
-    face: FaceId | None = None
+    face: FaceId | SkipJsonSchema[None] = None
 
 
 class Anchor(BaseModel):
@@ -256,6 +258,16 @@ class ProblemDocument(BaseModel):
 
 OF_PICTURES = tuple(kind for kind in problems() if kind not in (NotFound, MethodNotAllowed))
 """What a route that takes a photo may answer."""
+
+
+def face_links(face: str) -> dict[str, Any]:
+    """OpenAPI links from an answer to requests for its face; `face` says where the id stands."""
+    return {
+        "show": {"operationId": "show_face", "parameters": {"face_id": face}},
+        "forget": {"operationId": "forget_face", "parameters": {"face_id": face}},
+        "interpolate": {"operationId": "interpolate", "parameters": {"face": face}},
+        "age": {"operationId": "age", "requestBody": {"face": face}},
+    }
 
 
 def documented(*kinds: type[Problem]) -> dict[int | str, dict[str, Any]]:

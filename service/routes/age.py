@@ -9,7 +9,7 @@ from service.accept import choose
 from service.answers import Asked, picture_offers
 from service.errors import TooManyPictures
 from service.media import PictureFormat
-from service.schemas import OF_PICTURES, AgeForm, Pictures, View, documented
+from service.schemas import OF_PICTURES, AgeForm, Pictures, View, documented, face_links
 from service.state import ReadyPredictor, RunningService, caller_of, taken_face, timed
 from service.targets import chosen, group_of
 
@@ -21,6 +21,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 @router.post(
     "/age",
     dependencies=[Depends(timed)],
+    operation_id="age",
     response_class=Response,
     responses={
         200: {
@@ -29,6 +30,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
             "XMP: `trainedAlgorithmicMedia`, or `compositeWithTrainedAlgorithmicMedia` with "
             "`view=photo`; where the operator signs, with C2PA content credentials too.",
             "model": Pictures,
+            "links": face_links("$response.header.X-Face-Id"),
             "content": {
                 "image/png": BINARY,
                 "image/jpeg": BINARY,

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic.json_schema import SkipJsonSchema
 
 from service import errors, schemas
 from service.state import RunningService
@@ -13,7 +14,7 @@ router = APIRouter(tags=["models"])
 @router.get("/anchors", responses=schemas.documented(errors.InvalidRequest, errors.UnknownModel))
 async def anchors(
     service: RunningService,
-    model_name: Annotated[str | None, Query(alias="model", max_length=64)] = None,
+    model_name: Annotated[str | SkipJsonSchema[None], Query(alias="model", max_length=64)] = None,
 ) -> schemas.AnchorList:
     """The anchors, ages and groups of a model, the default one unless told otherwise."""
     manifest = service.predictor.model(model_name).manifest

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Form, Path, Query
 from fastapi.responses import Response
+from pydantic.json_schema import SkipJsonSchema
 
 from service import errors, schemas
 from service.answers import notes_of
@@ -18,7 +19,7 @@ from service.state import ReadyPredictor, timed
 router = APIRouter(prefix="/faces", tags=["faces"])
 
 FaceId = Annotated[str, Path(max_length=64)]
-ModelName = Annotated[str | None, Query(alias="model", max_length=64)]
+ModelName = Annotated[str | SkipJsonSchema[None], Query(alias="model", max_length=64)]
 _LOOKUP = schemas.documented(
     errors.InvalidRequest,
     errors.UnknownModel,
@@ -34,7 +35,11 @@ _LOOKUP = schemas.documented(
     "",
     dependencies=[Depends(timed)],
     status_code=201,
-    responses=schemas.documented(*schemas.OF_PICTURES),
+    operation_id="take_in_face",
+    responses={
+        201: {"links": schemas.face_links("$response.body#/face_id")},
+        **schemas.documented(*schemas.OF_PICTURES),
+    },
 )
 async def take_in(
     predictor: ReadyPredictor,
@@ -56,7 +61,7 @@ async def take_in(
     return await _answer(predictor, taken, model, response)
 
 
-@router.get("/{face_id}", responses=_LOOKUP)
+@router.get("/{face_id}", operation_id="show_face", responses=_LOOKUP)
 async def show(
     predictor: ReadyPredictor, face_id: FaceId, response: Response, model_name: ModelName = None
 ) -> schemas.FaceAnswer:
@@ -65,7 +70,7 @@ async def show(
     return await _answer(predictor, await predictor.look_up(face_id), model, response)
 
 
-@router.delete("/{face_id}", status_code=204, responses=_LOOKUP)
+@router.delete("/{face_id}", status_code=204, operation_id="forget_face", responses=_LOOKUP)
 async def forget(predictor: ReadyPredictor, face_id: FaceId) -> None:
     """Deletes a face and everything made of it that is kept."""
     await predictor.forget(face_id)

@@ -18,6 +18,7 @@ from service.schemas import (
     InterpolationQuery,
     View,
     documented,
+    face_links,
 )
 from service.state import ReadyPredictor, RunningService, Service, caller_of, taken_face, timed
 from service.targets import between, group_of
@@ -31,6 +32,7 @@ _RESPONSES = {
         "marked as `trainedAlgorithmicMedia` in its XMP; where the operator signs, all but "
         "MP4, which is sent while it grows, carry C2PA content credentials too.",
         "model": Frames,
+        "links": face_links("$response.header.X-Face-Id"),
         "content": {media_type: BINARY for media_type in FILMS if media_type != "application/json"},
     },
     **documented(*OF_PICTURES),
@@ -39,6 +41,7 @@ _RESPONSES = {
 
 @router.get(
     "/interpolate",
+    operation_id="interpolate",
     dependencies=[Depends(timed)],
     response_class=Response,
     responses=_RESPONSES,
@@ -59,6 +62,7 @@ async def interpolate(
 @router.post(
     "/interpolate",
     dependencies=[Depends(timed)],
+    operation_id="interpolate_image",
     response_class=Response,
     responses=_RESPONSES,
 )

@@ -62,11 +62,11 @@ def raising_app() -> Iterator[FastAPI]:
     return app
 
 
-def get(app: FastAPI, path: str, headers: Any = None) -> httpx.Response:
+def get(app: FastAPI, path: str, headers: Any = None, method: str = "GET") -> httpx.Response:
     async def run() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            return await client.get(path, headers=headers)
+            return await client.request(method, path, headers=headers)
 
     return asyncio.run(run())
 
@@ -120,6 +120,8 @@ def test_a_wrong_path_and_a_wrong_method_are_problems(raising_app: FastAPI):
     wrong = get(raising_app, "/age")
     assert wrong.json()["code"] == "method_not_allowed"
     assert wrong.headers["allow"] == "POST"
+    both = get(raising_app, "/faces/x", method="PUT")
+    assert (both.status_code, both.headers["allow"]) == (405, "DELETE, GET")
 
 
 @pytest.mark.parametrize("asked", ["a b", "x" * 65, "ü", ""])

@@ -3,6 +3,7 @@ import io
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -152,3 +153,23 @@ def test_the_model_is_located_without_importing_its_package() -> None:
     assert landmarks_file().is_file()
     assert importlib.util.find_spec(detect.MODELS_PACKAGE) is not None
     assert detect.MODELS_PACKAGE not in sys.modules
+
+
+@pytest.mark.parametrize("shape", [(1, 20_000), (20_000, 1), (7, 2000), (1, 1), (9, 9), (20, 900)])
+def test_a_picture_too_narrow_for_a_face_is_not_searched(
+    landmarker: DlibLandmarker, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def search(pixels: NDArray[np.uint8]) -> Any:
+        raise AssertionError("it was searched")
+
+    monkeypatch.setattr(landmarker, "_views", search)
+    assert landmarker.detect(np.full((*shape, 3), 128, np.uint8)) == []
+
+
+def test_a_face_in_a_narrow_strip_is_found(
+    landmarker: DlibLandmarker, astronaut: NDArray[np.uint8]
+) -> None:
+    strip = np.full((240, 1600, 3), 128, np.uint8)
+    strip[:, 900:1140] = astronaut[:240, 100:340]
+    (face,) = landmarker.detect(strip)
+    assert 900 < face.box[0] < face.box[2] < 1140
