@@ -47,7 +47,7 @@ check-deps: $(VENV)/.dev ## Ask for known holes in the locked dependencies (need
 
 fuzz: $(VENV)/.dev ## Send hostile images, hold the API to its document, fuzz the reading of photos
 	$(BIN)/python -m benchmarks.hostile
-	$(BIN)/python -m benchmarks.conformance --seconds 150
+	$(BIN)/python -m benchmarks.conformance --seconds 300
 	$(BIN)/pip install --quiet atheris
 	$(BIN)/python -m benchmarks.fuzz_photo --seconds 180
 

@@ -1,4 +1,4 @@
-"""Holds a server to its OpenAPI document: `python -m benchmarks.conformance --seconds 150`.
+"""Holds a server to its OpenAPI document: `python -m benchmarks.conformance --seconds 300`.
 
 Sends what the document allows and what it does not, by schemathesis, and follows its links. Prints
 the report; the exit status is 1 where an answer is not as documented, or 5xx.
