@@ -247,8 +247,7 @@ class Admission:
         self._load = load
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        if scope["type"] != "http" or not (path in PICTURE_PATHS or INFERENCE_PATH.fullmatch(path)):
+        if not _is_for_pictures(scope):
             await self.app(scope, receive, send)
             return
         try:
@@ -285,6 +284,13 @@ class Admission:
         if len(self._load) and expected_s > most_s:
             self._metrics.rejected_requests.labels("too_long").inc()
             raise Overloaded(expected_s - most_s)
+
+
+def _is_for_pictures(scope: Scope) -> bool:
+    if scope["type"] != "http" or scope["method"] not in ("GET", "POST"):
+        return False
+    path = scope["path"]
+    return path in PICTURE_PATHS or INFERENCE_PATH.fullmatch(path) is not None
 
 
 def _own_timeout_s(headers: Headers) -> float | None:

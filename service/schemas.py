@@ -65,7 +65,7 @@ class _Pictures(_Form):
     view: View = Field(
         View.FACE, description="`face`: the aged portrait; `photo`: the photo with it in place."
     )
-    longest_px: int | None = Field(
+    longest_px: int | SkipJsonSchema[None] = Field(
         None,
         ge=64,
         le=65_535,

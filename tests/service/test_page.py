@@ -605,6 +605,7 @@ def test_a_key_is_asked_for_where_the_service_wants_one(
         if key.startswith("bob"):
             expect(reason).to_contain_text("does not know this key")
     expect(page.locator("#key")).to_be_hidden()
+    expect(page.locator("#anchors li")).to_have_count(6)
     choose(page, photo)
     wait_for_years(page)
     with page.expect_download():
