@@ -28,7 +28,7 @@ serve: $(BIN)/anchorage ## Serve the bundled model on http://127.0.0.1:8000
 	$(BIN)/anchorage serve --host $(HOST) --port $(PORT)
 
 test: $(VENV)/.dev ## Run all tests that need no GPU
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-cluster: ## Run the tests of the cluster, with Ray, in a virtual environment of their own
 	$(PYTHON) -m venv $(VENV)-cluster
