@@ -182,11 +182,6 @@ class Predictor:
         encode = model.lanes.encode
         return costs if encode is None else {Stage.ENCODE: encode.costs, **costs}
 
-    @property
-    def expected_wait_s(self) -> float:
-        """How long a picture queued now would wait for the accelerator."""
-        return self._batcher.expected_wait_s
-
     async def take_in(
         self,
         data: bytes,

@@ -3,7 +3,6 @@
 python -m benchmarks.serving.probes IMAGE [--bundle FOLDER] [--peers VENV]
 """
 
-import argparse
 import asyncio
 import os
 import re
@@ -13,8 +12,8 @@ import time
 from pathlib import Path
 
 from benchmarks.serving.client import Answer, Connection, request
-from benchmarks.serving.servers import OURS, PEERS, PLAIN, Contender, Running, peer, running
-from benchmarks.serving.table import asked, percentile, warmed
+from benchmarks.serving.servers import OURS, PLAIN, Contender, Running, running
+from benchmarks.serving.table import asked, call_parser, peers_of, percentile, warmed
 from training.machine import processors
 
 DEADLINE_S = 4.0
@@ -179,21 +178,13 @@ def probed(contender: Contender, image: bytes, log: Path, environment: dict[str,
 
 def main() -> None:
     """Probes the service and its peers."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("image", type=Path, help="an aligned portrait")
-    parser.add_argument("--bundle", type=Path, help="the bundled Lifespan model unless given")
-    parser.add_argument("--peers", help="virtual environment with the peers' requirements")
-    parser.add_argument("--only", nargs="*", default=list(PEERS), help=f"of {', '.join(PEERS)}")
-    options = parser.parse_args()
+    options = call_parser(__doc__ or "").parse_args()
     image = options.image.read_bytes()
     environment = {"BUNDLE": str(options.bundle.resolve())} if options.bundle else {}
     os.environ.update(environment)
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     print(f"{processors()}; logs of the servers: {log}")
-    contenders = [OURS, PLAIN]
-    if options.peers:
-        contenders += [peer(name, str(Path(options.peers).resolve())) for name in options.only]
-    for contender in contenders:
+    for contender in [OURS, PLAIN, *peers_of(options)]:
         probed(contender, image, log, environment)
 
 

@@ -111,21 +111,32 @@ def shown(values: list[float], digits: int = 0) -> str:
     return f"{middle:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def main() -> None:
-    """Measures and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def call_parser(about: str) -> argparse.ArgumentParser:
+    """What the table and the probes are called with."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("image", type=Path, help="an aligned portrait")
     parser.add_argument("--bundle", type=Path, help="the bundled Lifespan model unless given")
     parser.add_argument("--peers", help="virtual environment with the peers' requirements")
     parser.add_argument("--only", nargs="*", default=list(PEERS), help=f"of {', '.join(PEERS)}")
+    return parser
+
+
+def peers_of(options: argparse.Namespace) -> list[Contender]:
+    """The peers that a call asks for; none without their environment."""
+    if not options.peers:
+        return []
+    return [peer(name, str(Path(options.peers).resolve())) for name in options.only]
+
+
+def main() -> None:
+    """Measures and prints the table."""
+    parser = call_parser(__doc__ or "")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
     options = parser.parse_args()
     image = options.image.read_bytes()
     environment = {"BUNDLE": str(options.bundle.resolve())} if options.bundle else {}
-    contenders = [OURS, UNBATCHED, PLAIN]
-    if options.peers:
-        contenders += [peer(name, str(Path(options.peers).resolve())) for name in options.only]
+    contenders = [OURS, UNBATCHED, PLAIN, *peers_of(options)]
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     print(f"{processors()}; logs of the servers: {log}")
     os.environ.update(environment)
