@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ class Cut:
     portrait: Portrait
     resolution: int
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The same for equal cuts, in any process."""
         return f"{self.resolution}:{self.portrait.model_dump_json()}"
@@ -98,7 +99,7 @@ class Model:
         """The model's name, which requests use."""
         return self.manifest.name
 
-    @property
+    @cached_property
     def cut(self) -> Cut:
         """How this model wants its portraits."""
         return Cut(self.manifest.portrait, self.manifest.resolution)

@@ -33,14 +33,14 @@ class Service:
         await self.predictor.store.check()
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
 RunningService = Annotated[Service, Depends(_service)]
 
 
-def _predictor(service: RunningService) -> Predictor:
+async def _predictor(service: RunningService) -> Predictor:
     if service.not_ready:
         raise NotReady(service.not_ready)
     return service.predictor
@@ -50,7 +50,7 @@ ReadyPredictor = Annotated[Predictor, Depends(_predictor)]
 """The predictor; 503 until it is warm."""
 
 
-def timed(
+async def timed(
     x_timeout_s: Annotated[
         float | None,
         Header(

@@ -1,4 +1,4 @@
-"""The service itself, on the bundle of the environment variable BUNDLE."""
+"""The service itself, on the bundle and the parser of the variables BUNDLE and PARSER."""
 
 import argparse
 import os
@@ -16,6 +16,8 @@ def serve(arguments: Sequence[str] | None = None) -> int:
     command = ["serve", "--port", parser.parse_args(arguments).port, "--provider", "cpu"]
     if "BUNDLE" in os.environ:
         command += ["--models", str(Path(os.environ["BUNDLE"]).parent)]
+    if "PARSER" in os.environ:
+        command += ["--parser", os.environ["PARSER"]]
     return main(command)
 
 

@@ -4,7 +4,9 @@ Rounds are interleaved: in each, every server is started, warmed and measured wi
 callers that ask again as soon as they are answered, and the loop is measured too. Figures are
 medians over rounds with the smallest and the largest; ratios are formed within a round.
 
-python -m benchmarks.serving.table IMAGE [--bundle FOLDER] [--peers VENV] [--rounds 3]
+python -m benchmarks.serving.table IMAGE [--bundle FOLDER] [--peers VENV] [--rounds 3] [--tiny]
+
+`--tiny` is for what is left where networks cost nothing: bundle and parser are a few weights each.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from pathlib import Path
 from benchmarks.serving.client import Answer, Connection, closed_loop, form_request, request
 from benchmarks.serving.servers import OURS, PEERS, PLAIN, UNBATCHED, Contender, peer, running
 from benchmarks.serving.work import Ageing
+from tests.bundles import write_tiny_bundle, write_tiny_parser
 from training.machine import processors
 
 TARGET = "50-69"
@@ -133,9 +136,18 @@ def main() -> None:
     parser = call_parser(__doc__ or "")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--tiny", action="store_true", help="networks of a few weights")
     options = parser.parse_args()
     image = options.image.read_bytes()
     environment = {"BUNDLE": str(options.bundle.resolve())} if options.bundle else {}
+    if options.tiny:
+        folder = Path(tempfile.mkdtemp())
+        write_tiny_bundle(folder / "models" / "tiny")
+        write_tiny_parser(folder / "parser.onnx")
+        environment = {
+            "BUNDLE": str(folder / "models" / "tiny"),
+            "PARSER": str(folder / "parser.onnx"),
+        }
     contenders = [OURS, UNBATCHED, PLAIN, *peers_of(options)]
     log = Path(tempfile.mkstemp(suffix=".log")[1])
     print(f"{processors()}; logs of the servers: {log}")

@@ -24,7 +24,8 @@ Pixels = NDArray[np.uint8]
 class Ageing:
     """The work in its three steps, on the CPU; a server puts its own batching between them.
 
-    The bundle is that of the environment variable BUNDLE, the bundled Lifespan model unless set.
+    The bundle is that of the environment variable BUNDLE, the bundled Lifespan model unless set;
+    the parser that of PARSER likewise.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -33,7 +34,8 @@ class Ageing:
         assert manifest.encoder is not None
         assert len(manifest.decoders) == 1
         path = self.bundle.path
-        self._parser = Parser.open(BUNDLES / "parser" / "parser.onnx", threads=1)
+        parser = Path(os.environ.get("PARSER", BUNDLES / "parser" / "parser.onnx"))
+        self._parser = Parser.open(parser, threads=1)
         self._encoder = open_graph(path / manifest.encoder.file, Provider.CPU, threads)
         self._decoder = open_graph(path / manifest.decoders[0].file, Provider.CPU, threads)
         self._latents = self.bundle.latents[manifest.groups.index(manifest.default_group)]

@@ -83,5 +83,8 @@ class FaceParserShell(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         x = image.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        probability = torch.softmax(self.parser(x), dim=1)
+        # A softmax in its parts: ONNX Runtime's own transposes for any axis but the last.
+        logits = self.parser(x)
+        powers = torch.exp(logits - logits.amax(dim=1, keepdim=True))
+        probability = powers / powers.sum(dim=1, keepdim=True)
         return torch.round(probability * 255.0).to(torch.uint8)

@@ -218,10 +218,17 @@ def inside(alignment: Alignment, width: int, height: int) -> NDArray[np.float32]
 
     The rest of a crop is mirrored, which doubles the features of a face that the photo cuts.
     """
+
+    def share(centres: NDArray[np.floating]) -> NDArray[np.float32]:
+        points = alignment.to_photo(np.stack(np.meshgrid(centres, centres), axis=-1))
+        depth = np.minimum(points, (width, height) - points).min(-1) / alignment.step_px
+        return np.clip(depth + 0.5, 0, 1).astype(np.float32)
+
     centres = np.arange(alignment.resolution) + 0.5
-    points = alignment.to_photo(np.stack(np.meshgrid(centres, centres), axis=-1))
-    depth = np.minimum(points, (width, height) - points).min(-1) / alignment.step_px
-    return np.clip(depth + 0.5, 0, 1).astype(np.float32)
+    # The photo is convex: where it covers the corners it covers all, as it mostly does.
+    if share(centres[[0, -1]]).min() == 1:
+        return np.ones((alignment.resolution,) * 2, np.float32)
+    return share(centres)
 
 
 def warp(

@@ -51,9 +51,9 @@ class ParsingMap:
         smaller than `smallest_island` of the portrait are left out. Raises
         ValueError for a name that is no class.
         """
-        probability = self.probability.astype(np.float32)
-        total = np.maximum(probability.sum(0), 1)
-        kept = 1 - probability[class_indices(list(removed))].sum(0) / total
+        total = np.maximum(self.probability.sum(0, np.uint16), 1).astype(np.float32)
+        gone = self.probability[class_indices(list(removed))].sum(0, np.uint16)
+        kept = 1 - gone.astype(np.float32) / total
         kept = np.clip((kept - DOUBT) / (1 - 2 * DOUBT), 0, 1)
         kept[_islands(kept > 0.5, smallest_island * kept.size)] = 0
         return np.clip(_resized(kept, self.resolution), 0, 1)
