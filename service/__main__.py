@@ -19,6 +19,7 @@ from service.album import Ageing, Album, Interpolation, Making
 from service.app import create_app
 from service.draining import DrainingServer
 from service.errors import Problem
+from service.heads import PromptProtocol
 from service.media import AnimationFormat, PictureFormat
 from service.observability import Metrics, configure_logging
 from service.photographs import Photograph, PhotographsError, find_photographs
@@ -91,6 +92,7 @@ def serve(settings: Settings, _: argparse.Namespace) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        http=PromptProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -94,7 +94,12 @@ def create_app(settings: Settings, *, warm_first: bool = False) -> FastAPI:
                 rate=_rate(settings),
                 open_routes=open_routes,
             ),
-            Middleware(BodyLimit, metrics=metrics, max_bytes=settings.max_body_bytes),
+            Middleware(
+                BodyLimit,
+                metrics=metrics,
+                max_bytes=settings.max_body_bytes,
+                max_held_bytes=settings.max_bodies_bytes,
+            ),
             Middleware(
                 Admission,
                 metrics=metrics,

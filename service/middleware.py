@@ -180,45 +180,73 @@ class Gate:
 
 
 class BodyLimit:
-    """Refuses bodies of more than `max_bytes`: from their length where it is told, else counted."""
+    """Refuses bodies of more than `max_bytes`: from their length where it is told, else counted.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_bytes: int) -> None:
+    A body that would bring those of all requests in progress above `max_held_bytes` is refused as
+    Overloaded: a body counts until its request ends.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, max_bytes: int, max_held_bytes: int) -> None:
         self.app = app
         self._metrics = metrics
         self._max_bytes = max_bytes
+        self._max_held_bytes = max_held_bytes
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        problem = BodyTooLarge(self._max_bytes)
         length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length) > self._max_bytes:
+        told = int(length) if length.isdecimal() else 0
+        if problem := self._refusal(told, told):
             await send_problem(problem, scope, send, self._metrics)
             return
-        counted = 0
+        self._held_bytes += told
+        try:
+            await self._counted(told, scope, receive, send)
+        finally:
+            self._held_bytes -= told
+
+    async def _counted(self, told: int, scope: Scope, receive: Receive, send: Send) -> None:
+        """Runs the application; what comes beyond the length told is held too."""
+        read = more = 0
+        problem: Problem | None = None
         answered = False
 
         async def counting_receive() -> Message:
-            nonlocal counted
+            nonlocal read, more, problem
             message = await receive()
-            counted += len(message.get("body", b""))
+            read += len(message.get("body", b""))
+            beyond = max(0, read - told - more)
+            self._held_bytes += beyond
+            more += beyond
+            if beyond or read > self._max_bytes:
+                problem = problem or self._refusal(read, 0)
             # The application is told that the caller left, and its answer is not sent.
-            return {"type": "http.disconnect"} if counted > self._max_bytes else message
+            return {"type": "http.disconnect"} if problem else message
 
         async def sparing_send(message: Message) -> None:
             nonlocal answered
-            if counted <= self._max_bytes or answered:
+            if problem is None or answered:
                 answered = True
                 await send(message)
 
         try:
             await self.app(scope, counting_receive, sparing_send)
         except Exception:
-            if counted <= self._max_bytes or answered:
+            if problem is None or answered:
                 raise
-        if counted > self._max_bytes and not answered:
+        finally:
+            self._held_bytes -= more
+        if problem and not answered:
             await send_problem(problem, scope, send, self._metrics)
+
+    def _refusal(self, length: int, more: int) -> Problem | None:
+        """Why a body of `length` is not read, of which `more` are not held yet."""
+        if length > self._max_bytes:
+            return BodyTooLarge(self._max_bytes)
+        return Overloaded() if self._held_bytes + more > self._max_held_bytes else None
 
 
 class Admission:

@@ -153,6 +153,11 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         20 * MIB, ge=1024, description="Largest request body; beyond that, 413."
     )
+    max_bodies_bytes: int = Field(
+        256 * MIB,
+        ge=1024,
+        description="Bodies of all requests in progress together; beyond that, 503.",
+    )
     max_pixels: int = Field(
         50_000_000, ge=1, description="Most pixels of a photo, told from its header; beyond, 413."
     )
@@ -225,6 +230,14 @@ class Settings(BaseSettings):
         if batch > most:
             raise ValueError(f"{batch} is more than max_batch, {most}")
         return batch
+
+    @field_validator("max_bodies_bytes")
+    @classmethod
+    def _holds_a_body(cls, held: int, info: ValidationInfo) -> int:
+        one = info.data.get("max_body_bytes", held)
+        if held < one:
+            raise ValueError(f"{held} is less than max_body_bytes, {one}")
+        return held
 
     @property
     def pool_size(self) -> int:

@@ -299,7 +299,7 @@ def test_a_fault_passes_through():
 def test_a_body_is_refused_by_its_length_unread():
     async def test() -> None:
         app, caller = App(), Caller(b"x" * 11, headers={"content-length": "11"})
-        await call(BodyLimit(app, Metrics(), max_bytes=10), caller)
+        await call(BodyLimit(app, Metrics(), max_bytes=10, max_held_bytes=30), caller)
         assert (caller.status, caller.code) == (413, "body_too_large")
         assert app.called == 0
 
@@ -309,7 +309,7 @@ def test_a_body_is_refused_by_its_length_unread():
 def test_a_body_of_untold_length_is_refused_where_it_grows_too_long():
     async def test() -> None:
         app, caller = App(), Caller(b"x" * 6, b"x" * 5, b"x" * 1000)
-        await call(BodyLimit(app, Metrics(), max_bytes=10), caller)
+        await call(BodyLimit(app, Metrics(), max_bytes=10, max_held_bytes=30), caller)
         assert (caller.status, caller.code) == (413, "body_too_large")
         assert caller._parts == [b"x" * 1000]
 
@@ -320,8 +320,34 @@ def test_a_body_at_the_limit_passes():
     async def test() -> None:
         app, caller = App(), Caller(b"x" * 6, b"x" * 4)
         app.go.set()
-        await call(BodyLimit(app, Metrics(), max_bytes=10), caller)
+        await call(BodyLimit(app, Metrics(), max_bytes=10, max_held_bytes=30), caller)
         assert caller.answer[1]["body"] == b"10"
+
+    run(test)
+
+
+async def begun(app: ASGIApp, caller: Caller) -> asyncio.Task[None]:
+    """A call whose body has been read, and which waits in the application."""
+    task = asyncio.create_task(call(app, caller))
+    while caller._parts:
+        await asyncio.sleep(0)
+    return task
+
+
+@pytest.mark.parametrize("headers", [{"content-length": "8"}, {}], ids=["told", "untold"])
+def test_bodies_together_are_bounded_and_room_comes_back(headers: dict[str, str]):
+    async def test() -> None:
+        app = App()
+        limit = BodyLimit(app, Metrics(), max_bytes=10, max_held_bytes=20)
+        tasks = [await begun(limit, Caller(b"x" * 8, headers=headers)) for _ in range(2)]
+        crowded = Caller(b"x" * 8, headers=headers)
+        await call(limit, crowded)
+        assert (crowded.status, crowded.code) == (503, "overloaded")
+        app.go.set()
+        await asyncio.gather(*tasks)
+        later = Caller(b"x" * 8, headers=headers)
+        await call(limit, later)
+        assert later.answer[1]["body"] == b"8"
 
     run(test)
 

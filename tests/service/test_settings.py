@@ -28,6 +28,7 @@ def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch):
     ("name", "value"),
     [
         ("max_batch", "0"),
+        ("max_bodies_bytes", "1048576"),
         ("port", "x"),
         ("provider", "abacus"),
         ("face_store", "file:///faces"),
