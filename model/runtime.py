@@ -1,6 +1,7 @@
 """Opens ONNX graphs on an execution provider, and says which one really runs them."""
 
 import importlib.util
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -16,13 +17,15 @@ import onnxruntime
 
 Feeds = Mapping[str, NDArray[np.generic]]
 
+_log = logging.getLogger(__name__)
+
 
 class ProviderError(RuntimeError):
     """A demanded execution provider is not there or does not run the graph."""
 
 
 class Provider(StrEnum):
-    """Execution providers; `auto` takes CUDA where it runs, else the CPU."""
+    """Execution providers; `auto` takes CUDA where it runs, else OpenVINO where it is installed."""
 
     AUTO = "auto"
     CUDA = "cuda"
@@ -43,6 +46,8 @@ class Graph(Protocol):
 
     provider: Provider
     """The provider that really runs it, never `auto`."""
+    precision: str
+    """What it computes in: `float32` or `bfloat16`."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
@@ -98,6 +103,7 @@ class OnnxRuntimeGraph:
                 f"provider {provider} was asked for, {actual} would run {path.name}"
             )
         self.provider = provider
+        self.precision = "float32"
         self.inputs = tuple(tensor.name for tensor in self._session.get_inputs())
         self.outputs = tuple(tensor.name for tensor in self._session.get_outputs())
 
@@ -123,16 +129,15 @@ class OpenVinoGraph:
         core = openvino.Core()
         capable = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bfloat16" if bf16 and capable else "float32"
-        model = core.read_model(path)
-        self._compiled = core.compile_model(
-            model,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
-                "INFERENCE_NUM_THREADS": threads or available_threads(),
-                "PERFORMANCE_HINT": "LATENCY",
-            },
-        )
+        options = {
+            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bfloat16" else "f32",
+            "INFERENCE_NUM_THREADS": threads or available_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            self._compiled = core.compile_model(core.read_model(path), "CPU", options)
+        except RuntimeError as error:
+            raise ProviderError(f"{path.name} does not open on openvino: {error}") from error
         self.provider = Provider.OPENVINO
         self.inputs = tuple(port.get_any_name() for port in self._compiled.inputs)
         self.outputs = tuple(port.get_any_name() for port in self._compiled.outputs)
@@ -143,30 +148,44 @@ class OpenVinoGraph:
         return [np.array(result[name]) for name in self.outputs]
 
 
-def open_graph(path: Path, provider: Provider = Provider.AUTO, threads: int | None = None) -> Graph:
-    """Opens `path` on `provider`; `auto` tries CUDA and degrades to the CPU.
+def open_graph(
+    path: Path,
+    provider: Provider = Provider.AUTO,
+    threads: int | None = None,
+    *,
+    bf16: bool = True,
+) -> Graph:
+    """Opens `path` on `provider`; `auto` tries what `auto_providers` lists, and warns of failures.
 
     The caller reads `provider` of the result to learn what was taken. Any other provider than
-    `auto` is a demand: ProviderError where it cannot be met.
+    `auto` is a demand: ProviderError where it cannot be met. OpenVINO computes in bfloat16 where
+    `bf16` and the processor allow it.
     """
-    if provider is Provider.OPENVINO:
-        return OpenVinoGraph(path, threads)
     if provider is not Provider.AUTO:
-        return OnnxRuntimeGraph(path, provider, threads)
-    for candidate in auto_providers():
+        return _open(path, provider, threads, bf16)
+    *better, last = auto_providers()
+    for candidate in better:
         try:
-            return OnnxRuntimeGraph(path, candidate, threads)
-        except ProviderError:
-            if candidate is Provider.CPU:
-                raise
-    raise AssertionError("auto_providers ends with the CPU")
+            return _open(path, candidate, threads, bf16)
+        except ProviderError as error:
+            _log.warning("%s is passed over: %s", candidate, error)
+    return _open(path, last, threads, bf16)
+
+
+def _open(path: Path, provider: Provider, threads: int | None, bf16: bool) -> Graph:
+    if provider is Provider.OPENVINO:
+        return OpenVinoGraph(path, threads, bf16)
+    return OnnxRuntimeGraph(path, provider, threads)
 
 
 def auto_providers() -> Sequence[Provider]:
-    """What `auto` tries, best first; the CPU is last."""
+    """What `auto` tries, best first; the CPU on ONNX Runtime is last."""
+    providers = [Provider.CPU]
+    if importlib.util.find_spec("openvino") is not None:
+        providers.insert(0, Provider.OPENVINO)
     if _NAMES[Provider.CUDA] in onnxruntime.get_available_providers() and _has_nvidia_device():
-        return (Provider.CUDA, Provider.CPU)
-    return (Provider.CPU,)
+        providers.insert(0, Provider.CUDA)
+    return tuple(providers)
 
 
 def _has_nvidia_device() -> bool:

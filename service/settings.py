@@ -85,7 +85,7 @@ class Settings(BaseSettings):
     provider: Provider = Field(
         Provider.AUTO,
         description="Execution provider: `cuda`, `tensorrt`, `openvino` and `cpu` are demands, "
-        "`auto` takes CUDA where it runs, else the CPU.",
+        "`auto` takes CUDA where it runs, else OpenVINO where it is installed, else the CPU.",
     )
     threads: int = Field(
         0, ge=0, description="Processors a graph uses on the CPU; 0 takes all there are."

@@ -33,10 +33,10 @@ def test_the_cpu_runs_a_graph_and_says_so(doubling):
 
 
 def test_auto_names_the_provider_it_took(doubling):
-    assert open_graph(doubling).provider in (Provider.CPU, Provider.CUDA)
+    assert open_graph(doubling).provider is runtime.auto_providers()[0]
 
 
-def test_auto_degrades_to_the_cpu_when_cuda_does_not_open(doubling, monkeypatch):
+def test_auto_warns_and_degrades_to_the_cpu_when_cuda_does_not_open(doubling, monkeypatch, caplog):
     monkeypatch.setattr(runtime, "auto_providers", lambda: (Provider.CUDA, Provider.CPU))
     real = runtime.OnnxRuntimeGraph
 
@@ -47,6 +47,15 @@ def test_auto_degrades_to_the_cpu_when_cuda_does_not_open(doubling, monkeypatch)
 
     monkeypatch.setattr(runtime, "OnnxRuntimeGraph", failing)
     assert open_graph(doubling).provider is Provider.CPU
+    assert "cuda is passed over: no device" in caplog.text
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_auto_takes_openvino_where_it_is_installed(installed, monkeypatch):
+    monkeypatch.setattr(runtime, "_has_nvidia_device", lambda: False)
+    monkeypatch.setattr(runtime.importlib.util, "find_spec", lambda _: installed or None)
+    expected = (Provider.OPENVINO, Provider.CPU) if installed else (Provider.CPU,)
+    assert runtime.auto_providers() == expected
 
 
 @pytest.mark.skipif(bool(runtime._has_nvidia_device()), reason="there is a GPU")
@@ -81,6 +90,14 @@ def test_openvino_gives_the_same_numbers(doubling):
     graph = open_graph(doubling, Provider.OPENVINO)
     assert graph.provider is Provider.OPENVINO
     np.testing.assert_allclose(graph.run({"x": X})[0], 2 * X, rtol=1e-2)
+
+
+def test_a_broken_file_is_named_by_openvino_too(tmp_path):
+    pytest.importorskip("openvino")
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(b"not a graph")
+    with pytest.raises(ProviderError, match=r"broken\.onnx"):
+        open_graph(path, Provider.OPENVINO)
 
 
 def test_threads_are_cut_to_the_control_groups_quota(monkeypatch):

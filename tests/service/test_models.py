@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from model.bundle import BundleError
-from model.runtime import Feeds, Provider
+from model.runtime import Feeds, Graph, Provider, open_graph
+from service import models
 from service.models import DecodeJob, Model, open_models
 from tests.bundles import GROUP_TINT, STEP, write_tiny_bundle
 
@@ -115,6 +116,7 @@ class Stubborn:
     """A graph that gives pictures of 8 px whatever it is asked."""
 
     provider = Provider.CPU
+    precision = "float32"
     inputs = ("identity", "index", "latent")
     outputs = ("image",)
 
@@ -133,3 +135,40 @@ def test_models_that_cut_alike_share_their_cut(tmp_path: Path):
     two = Model(write_tiny_bundle(tmp_path / "two", name="two"), Provider.CPU, 1)
     wide = write_tiny_bundle(tmp_path / "wide", name="wide", portrait={"scale": 1.2})
     assert one.cut.key == two.cut.key != Model(wide, Provider.CPU, 1).cut.key
+
+
+class Rounded:
+    """A graph that says it computes in bfloat16, and is off by `error` grey levels."""
+
+    precision = "bfloat16"
+
+    def __init__(self, graph: Graph, error: float) -> None:
+        self._graph = graph
+        self._error = error
+        self.provider, self.inputs, self.outputs = graph.provider, graph.inputs, graph.outputs
+
+    def run(self, feeds: Feeds) -> list[np.ndarray]:
+        (output,) = self._graph.run(feeds)
+        if output.dtype != np.uint8:
+            return [output]
+        off = self._error * np.random.default_rng(0).choice([-1.0, 1.0], output.shape)
+        return [np.clip(output + np.rint(off), 0, 255).astype(np.uint8)]
+
+
+@pytest.mark.parametrize(("error", "precision"), [(1, "bfloat16"), (5, "float32")])
+def test_half_the_precision_is_taken_where_its_pictures_agree(
+    error: float,
+    precision: str,
+    models_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    def opened(path: Path, provider: Provider, threads: int | None, *, bf16: bool) -> Graph:
+        graph = open_graph(path, provider, threads)
+        return Rounded(graph, error) if bf16 else graph
+
+    monkeypatch.setattr(models, "open_graph", opened)
+    with caplog.at_level("INFO"):
+        model = open_models(models_folder, Provider.CPU, 1)["tiny"]
+    assert {graph.precision for graph in model._graphs} == {precision}
+    assert f"{precision} is taken" in caplog.text
