@@ -29,9 +29,10 @@ from service.errors import (
 )
 from service.keys import ApiKeys, KeyFileError
 from service.load import Load
+from service.logs import CannotStart
 from service.middleware import Admission, BodyLimit, Faults, Gate, RequestContext, SecureHeaders
 from service.models import appearance_of
-from service.observability import CannotStart, Metrics
+from service.observability import Metrics
 from service.predictor import open_predictor
 from service.rates import RateLimit
 from service.routes import OPEN_ROUTERS, ROUTERS

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -31,6 +32,7 @@ class _Job(Generic[Payload, Result]):
     future: "asyncio.Future[Result]"
     queued_s: float = field(default_factory=time.perf_counter)
     work: Work | None = field(default_factory=current_work)
+    context: Context = field(default_factory=copy_context)
 
 
 class Lane(Generic[Payload, Result]):
@@ -212,7 +214,8 @@ class Batcher:
         except Exception as error:
             if len(jobs) == 1:
                 # The message of a runtime's error tells tensors' names and shapes, no pixels.
-                _log.error("%s of %s failed on a picture: %s", lane.stage, lane.model, error)
+                message = "%s of %s failed on a picture: %s"
+                jobs[0].context.run(_log.error, message, lane.stage, lane.model, error)
                 self._metrics.failed_pictures.labels(lane.model, lane.stage).inc()
                 if not jobs[0].future.done():
                     jobs[0].future.set_exception(InferenceFailed())

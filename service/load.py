@@ -26,6 +26,13 @@ class Work:
         self.machine_s += machine_s
 
     @property
+    def milliseconds(self) -> dict[str, float]:
+        """Fields of a log line, such as `queue_ms`."""
+        return {
+            f"{stage}_ms": round(1000 * seconds, 1) for stage, seconds in self.by_stage_s.items()
+        }
+
+    @property
     def server_timing(self) -> str:
         """The value of a Server-Timing header: milliseconds by stage."""
         return ", ".join(

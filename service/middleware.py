@@ -26,7 +26,8 @@ from service.errors import (
     Unauthorized,
 )
 from service.keys import ApiKeys
-from service.load import Load, counted
+from service.load import Load, Work, counted
+from service.logs import request_fields
 from service.observability import Metrics
 from service.rates import RateLimit
 
@@ -53,7 +54,8 @@ class RequestContext:
 
     The id is the caller's X-Request-ID where that is 1 to 64 letters, digits, dots, dashes and
     underscores. The log line holds the route's pattern, never the path: that holds face ids. It
-    ends with the name of whose key was sent, where keys are asked for.
+    ends with the name of whose key was sent, where keys are asked for. As JSON it has the
+    milliseconds of each stage besides.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -67,6 +69,8 @@ class RequestContext:
         asked = Headers(scope=scope).get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
+        # Never reset: what the server itself logs of a request comes after this has returned.
+        request_fields.set({"request_id": request_id})
         started = time.perf_counter()
         status = 0
 
@@ -89,7 +93,16 @@ class RequestContext:
             self._metrics.requests.labels(method, route, shown).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
             line = f"{method} {route} {shown} {seconds:.3f} s {request_id} {holder}"
-            _log.info("%s", line.rstrip())
+            work: Work | None = scope["state"].get("work")
+            fields = {
+                "method": method,
+                "route": route,
+                "status": status or None,
+                "duration_ms": round(1000 * seconds, 1),
+                **({"caller": holder} if holder else {}),
+                **(work.milliseconds if work is not None else {}),
+            }
+            _log.info("%s", line.rstrip(), extra=fields)
 
 
 class Faults:
@@ -256,7 +269,7 @@ class Admission:
         except Problem as problem:
             await send_problem(problem, scope, send, self._metrics)
             return
-        work = self._load.begin(scope["path"])
+        work = scope["state"]["work"] = self._load.begin(scope["path"])
         self._metrics.requests_in_progress.inc()
         answered = False
 

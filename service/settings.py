@@ -19,6 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
 from model.runtime import Provider, available_threads
+from service.logs import LogFormat
 
 PREFIX = "ANCHORAGE_"
 BUNDLES = Path(model.__file__).parent / "bundles"
@@ -216,6 +217,10 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line that is written."
+    )
+    log_format: LogFormat = Field(
+        LogFormat.TEXT,
+        description="`text`, or `json`: each line of the log is one JSON object.",
     )
 
     @field_validator("batch")
