@@ -52,8 +52,7 @@ EXIT_CODES = (
     "nothing was done, 130 interrupted"
 )
 
-
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("service")
 
 
 class CallError(ValueError):

@@ -192,7 +192,7 @@ def distributions(requirements: list[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("extra", [None, "c2pa", "cuda", "openvino"])
+@pytest.mark.parametrize("extra", [None, "c2pa", "cuda", "openvino", "tracing"])
 def test_no_serving_install_brings_torch(extra):
     project = PROJECT["project"]
     more = project["optional-dependencies"][extra] if extra else []
