@@ -20,8 +20,9 @@ from service.app import create_app
 from service.draining import DrainingServer
 from service.errors import Problem
 from service.heads import PromptProtocol
+from service.logs import configure_logging
 from service.media import AnimationFormat, PictureFormat
-from service.observability import Metrics, configure_logging
+from service.observability import Metrics
 from service.photographs import Photograph, PhotographsError, find_photographs
 from service.predictor import Predictor, open_predictor
 from service.reports import Report
@@ -51,6 +52,8 @@ EXIT_CODES = (
     "exit status: 0 all photos done, 1 some failed, 2 the call or the installation is wrong and "
     "nothing was done, 130 interrupted"
 )
+
+_log = logging.getLogger("service")
 
 
 class CallError(ValueError):
@@ -86,8 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def serve(settings: Settings, _: argparse.Namespace) -> int:
     """Serves until it is told to stop."""
-    configure_logging(settings.log_level)
-    app = create_app(settings)
+    configure_logging(settings.log_level, settings.log_format)
+    try:
+        app = create_app(settings)
+    except SettingsError as error:
+        _log.critical("cannot start: %s", error)
+        return 2
     config = uvicorn.Config(
         app,
         host=settings.host,

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Set
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -29,9 +29,10 @@ from service.errors import (
 )
 from service.keys import ApiKeys, KeyFileError
 from service.load import Load
+from service.logs import CannotStart
 from service.middleware import Admission, BodyLimit, Faults, Gate, RequestContext, SecureHeaders
 from service.models import appearance_of
-from service.observability import CannotStart, Metrics
+from service.observability import Metrics
 from service.predictor import open_predictor
 from service.rates import RateLimit
 from service.routes import OPEN_ROUTERS, ROUTERS
@@ -39,6 +40,9 @@ from service.schemas import ProblemDocument, documented
 from service.settings import Settings, SettingsError, setting_name
 from service.state import Service
 from service.version import anchorage_version
+
+if TYPE_CHECKING:
+    from service.traces import Traces
 
 DESCRIPTION = (
     "One photographed face at any age of a life. Pictures are synthetic, and each says so itself: "
@@ -68,9 +72,10 @@ def create_app(settings: Settings, *, warm_first: bool = False) -> FastAPI:
 
     With `warm_first` its start ends only then, for those who send requests as soon as it did.
 
-    Raises SettingsError where the file of API keys cannot be used.
+    Raises SettingsError where the file of API keys cannot be used, or spans cannot be made.
     """
     metrics = Metrics()
+    traces = _traces(settings)
     open_routes: list[BaseRoute] = [route for router in OPEN_ROUTERS for route in router.routes]
     # The framework would move uploads over 1 MB to files; nothing of a face goes to disk.
     MultiPartParser.spool_max_size = settings.max_body_bytes
@@ -78,12 +83,12 @@ def create_app(settings: Settings, *, warm_first: bool = False) -> FastAPI:
         title="Anchorage",
         description=DESCRIPTION,
         version=anchorage_version(),
-        lifespan=_lifespan(settings, metrics, warm_first),
+        lifespan=_lifespan(settings, metrics, traces, warm_first),
         docs_url=None,
         redoc_url=None,
         form_limits={"max_files": 1, "max_fields": 256, "max_part_size": MAX_FIELD_BYTES},
         middleware=[
-            Middleware(RequestContext, metrics=metrics),
+            Middleware(RequestContext, metrics=metrics, traces=traces),
             Middleware(SecureHeaders),
             *_other_origins(settings),
             Middleware(Faults, metrics=metrics),
@@ -129,7 +134,7 @@ def _other_origins(settings: Settings) -> list[Middleware]:
         CORSMiddleware,
         allow_origins=settings.origins,
         allow_methods=("GET", "POST", "DELETE"),
-        allow_headers=("Authorization", "X-Request-ID", "X-Timeout-S"),
+        allow_headers=("Authorization", "Traceparent", "X-Request-ID", "X-Timeout-S"),
         expose_headers=EXPOSED_HEADERS,
     )
     return [cors]
@@ -150,12 +155,26 @@ def _rate(settings: Settings) -> RateLimit | None:
     return RateLimit(settings.rate_per_minute, settings.rate_burst)
 
 
+def _traces(settings: Settings) -> "Traces | None":
+    if not settings.traces:
+        return None
+    try:
+        from service.traces import Traces
+    except ImportError:
+        raise SettingsError(
+            f"{setting_name('traces')}: needs an extra: pip install 'anchorage[tracing]'"
+        ) from None
+    return Traces(settings.traces)
+
+
 def _lifespan(
-    settings: Settings, metrics: Metrics, warm_first: bool
+    settings: Settings, metrics: Metrics, traces: "Traces | None", warm_first: bool
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
+            if traces is not None:
+                stack.push_async_callback(traces.close)
             try:
                 predictor = await stack.enter_async_context(open_predictor(settings, metrics))
             except (BundleError, ProviderError, SettingsError, OSError) as error:

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -31,6 +32,7 @@ class _Job(Generic[Payload, Result]):
     future: "asyncio.Future[Result]"
     queued_s: float = field(default_factory=time.perf_counter)
     work: Work | None = field(default_factory=current_work)
+    context: Context = field(default_factory=copy_context)
 
 
 class Lane(Generic[Payload, Result]):
@@ -185,7 +187,7 @@ class Batcher:
             for work, each in _by_work(jobs).items():
                 # Since its own last run, where that is later: its jobs wait side by side.
                 since_s = max(work.ran_until_s, min(job.queued_s for job in each))
-                work.add(Stage.QUEUE, max(0.0, now - since_s))
+                work.add(Stage.QUEUE, max(0.0, now - since_s), ended_s=now, model=lane.model)
             await self._run(lane, jobs, size)
 
     async def _gather(self, lane: Lane) -> None:
@@ -204,7 +206,7 @@ class Batcher:
         """Runs a batch; where it fails, each of its jobs alone, so that only the culprit fails."""
         self._running_until_s = time.perf_counter() + lane.costs.seconds[size]
         try:
-            results, seconds = await self.call(lambda: self._timed(lane, jobs, size))
+            results, began_s, ended_s = await self.call(lambda: self._timed(lane, jobs, size))
         except asyncio.CancelledError:
             for job in jobs:
                 job.future.cancel()
@@ -212,7 +214,8 @@ class Batcher:
         except Exception as error:
             if len(jobs) == 1:
                 # The message of a runtime's error tells tensors' names and shapes, no pixels.
-                _log.error("%s of %s failed on a picture: %s", lane.stage, lane.model, error)
+                message = "%s of %s failed on a picture: %s"
+                jobs[0].context.run(_log.error, message, lane.stage, lane.model, error)
                 self._metrics.failed_pictures.labels(lane.model, lane.stage).inc()
                 if not jobs[0].future.done():
                     jobs[0].future.set_exception(InferenceFailed())
@@ -223,16 +226,25 @@ class Batcher:
             return
         finally:
             self._running_until_s = 0.0
+        seconds = ended_s - began_s
         lane.costs.observe(size, seconds)
+        run: dict[str, str | int] = {
+            "model": lane.model,
+            "batch.pictures": len(jobs),
+            "batch.size": size,
+        }
         for work, each in _by_work(jobs).items():
-            work.add(lane.stage, seconds, seconds * len(each) / len(jobs))
+            work.add(lane.stage, seconds, seconds * len(each) / len(jobs), ended_s, **run)
             work.ran_until_s = time.perf_counter()
         for job, result in zip(jobs, results, strict=True):
             if not job.future.done():
                 job.future.set_result(result)
 
-    def _timed(self, lane: Lane, jobs: list[_Job], size: int) -> tuple[Sequence, float]:
-        """Runs a batch on the accelerator's thread, counts it, and tells how long it took."""
+    def _timed(self, lane: Lane, jobs: list[_Job], size: int) -> tuple[Sequence, float, float]:
+        """Runs a batch on the accelerator's thread, counts it, and tells when it began and ended.
+
+        Both are seconds on the performance counter.
+        """
         runs = {
             Stage.ENCODE: self._metrics.encoder_runs,
             Stage.DECODE: self._metrics.decoder_runs,
@@ -242,12 +254,12 @@ class Batcher:
         padding = size - len(jobs)
         if padding:
             self._metrics.padding_pictures.labels(lane.model, lane.stage).inc(padding)
-        started = time.perf_counter()
+        began_s = time.perf_counter()
         with self._metrics.stage(lane.stage):
             results = lane.run([job.payload for job in jobs], size)
         if len(results) != len(jobs):
             raise RuntimeError(f"{len(results)} results for {len(jobs)} jobs")
-        return results, time.perf_counter() - started
+        return results, began_s, time.perf_counter()
 
     def _dropped(self, lane: Lane, count: int) -> None:
         if count:

@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from service.app import create_app
-from service.observability import configure_logging
+from service.logs import configure_logging
 from service.settings import Settings, SettingsError, setting_name
 
 BUSY_REQUESTS = 4
@@ -50,7 +50,7 @@ def application(settings: Settings, flags: Mapping[str, Any], scale: Scale) -> A
     values = {name: str(value) for name, value in flags.items()}
 
     def build() -> FastAPI:
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         return create_app(Settings.load(values), warm_first=True)
 
     deployment = serve.deployment(

@@ -1,8 +1,13 @@
 """What requests for pictures cost, and so how long one would take if it were let in now."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from service.traces import RequestTrace
 
 MEMORY = 0.2
 """Share of the newest request in what is known of a route."""
@@ -19,18 +24,42 @@ class Work:
         """Seconds of the whole machine: of the accelerator, and of all processors together"""
         self.ran_until_s = 0.0
         """When its last run of a graph ended, on the performance counter"""
+        self.trace: RequestTrace | None = None
+        """Where its stages become spans"""
 
-    def add(self, stage: str, passed_s: float, machine_s: float = 0.0) -> None:
-        """Counts a stage's time, and what of the machine it took."""
+    def add(
+        self,
+        stage: str,
+        passed_s: float,
+        machine_s: float = 0.0,
+        ended_s: float | None = None,
+        **attributes: str | int,
+    ) -> None:
+        """Counts a stage's time, and what of the machine it took.
+
+        It ended just now, or at `ended_s` on the performance counter; `attributes` say more of it
+        in its span.
+        """
         self.by_stage_s[stage] = self.by_stage_s.get(stage, 0.0) + passed_s
         self.machine_s += machine_s
+        if self.trace is not None:
+            ended_s = time.perf_counter() if ended_s is None else ended_s
+            self.trace.stage(stage, ended_s - passed_s, ended_s, **attributes)
+
+    @property
+    def milliseconds(self) -> dict[str, float]:
+        """Fields of a log line, such as `queue_ms`."""
+        return {f"{stage}_ms": round(1000 * seconds, 1) for stage, seconds in self._stages}
 
     @property
     def server_timing(self) -> str:
         """The value of a Server-Timing header: milliseconds by stage."""
-        return ", ".join(
-            f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in self.by_stage_s.items()
-        )
+        return ", ".join(f"{stage};dur={1000 * seconds:.1f}" for stage, seconds in self._stages)
+
+    @property
+    def _stages(self) -> tuple[tuple[str, float], ...]:
+        # A copy: a thread of a request that was given up may still add to it.
+        return tuple(self.by_stage_s.items())
 
 
 _current: ContextVar[Work | None] = ContextVar("work", default=None)

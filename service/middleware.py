@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Match
@@ -26,9 +27,13 @@ from service.errors import (
     Unauthorized,
 )
 from service.keys import ApiKeys
-from service.load import Load, counted
+from service.load import Load, Work, counted
+from service.logs import request_fields
 from service.observability import Metrics
 from service.rates import RateLimit
+
+if TYPE_CHECKING:
+    from service.traces import RequestTrace, Traces
 
 PICTURE_PATHS = frozenset({"/age", "/faces", "/interpolate"})
 INFERENCE_PATH = re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer")
@@ -49,24 +54,34 @@ _log = logging.getLogger("service.requests")
 
 
 class RequestContext:
-    """Gives a request its id, counts it and logs it.
+    """Gives a request its id, counts it, logs it, and traces it where there are `traces`.
 
     The id is the caller's X-Request-ID where that is 1 to 64 letters, digits, dots, dashes and
     underscores. The log line holds the route's pattern, never the path: that holds face ids. It
-    ends with the name of whose key was sent, where keys are asked for.
+    ends with the name of whose key was sent, where keys are asked for. As JSON it has the
+    milliseconds of each stage besides.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, traces: "Traces | None" = None) -> None:
         self.app = app
         self._metrics = metrics
+        self._traces = traces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        asked = headers.get("x-request-id", "")
         request_id = asked if _REQUEST_ID.fullmatch(asked) else secrets.token_hex(8)
-        scope.setdefault("state", {})["request_id"] = request_id
+        fields = {"request_id": request_id}
+        trace: RequestTrace | None = None
+        if self._traces is not None:
+            trace = self._traces.begin(headers.get("traceparent", ""))
+            fields["trace_id"] = trace.trace_id
+        scope.setdefault("state", {}).update(request_id=request_id, trace=trace)
+        # Never reset: what the server itself logs of a request comes after this has returned.
+        request_fields.set(fields)
         started = time.perf_counter()
         status = 0
 
@@ -88,8 +103,19 @@ class RequestContext:
             holder = scope["state"].get("holder", "")
             self._metrics.requests.labels(method, route, shown).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
+            if trace is not None:
+                trace.end(method, route, status)
             line = f"{method} {route} {shown} {seconds:.3f} s {request_id} {holder}"
-            _log.info("%s", line.rstrip())
+            work: Work | None = scope["state"].get("work")
+            told = {
+                "method": method,
+                "route": route,
+                "status": status or None,
+                "duration_ms": round(1000 * seconds, 1),
+                **({"caller": holder} if holder else {}),
+                **(work.milliseconds if work is not None else {}),
+            }
+            _log.info("%s", line.rstrip(), extra=told)
 
 
 class Faults:
@@ -284,7 +310,8 @@ class Admission:
         except Problem as problem:
             await send_problem(problem, scope, send, self._metrics)
             return
-        work = self._load.begin(scope["path"])
+        work = scope["state"]["work"] = self._load.begin(scope["path"])
+        work.trace = scope["state"].get("trace")
         self._metrics.requests_in_progress.inc()
         answered = False
 

@@ -1,11 +1,9 @@
-"""What an operator sees: Prometheus metrics and logs.
+"""What an operator measures: Prometheus metrics, and where requests' time goes.
 
-Neither holds anything of a picture, a file's name, a face's id or a query string.
+They hold nothing of a picture, a file's name, a face's id or a query string.
 """
 
-import logging
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -127,31 +125,3 @@ class Metrics:
         return Histogram(
             f"anchorage_{name}", about, labels, registry=self.registry, buckets=buckets
         )
-
-
-class CannotStart(Exception):
-    """An operator's mistake that ends the start; the log has told it in one line."""
-
-
-def _unheard(record: logging.LogRecord) -> bool:
-    """False for the server's own account of a start that failed, which is a traceback."""
-    return CannotStart.__name__ not in record.getMessage()
-
-
-def configure_logging(level: str) -> None:
-    """Logs to standard error. The server's own access log, which would hold paths, stays off.
-
-    At `debug` only the service's own loggers say more: Pillow's would write a photo's EXIF notes.
-    """
-    logging.basicConfig(
-        level=max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
-    for name in ("model", "service"):
-        logging.getLogger(name).setLevel(level.upper())
-    # What is odd in a caller's file or form is no operator's business.
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    logging.getLogger("uvicorn.access").disabled = True
-    logging.getLogger("uvicorn.error").addFilter(_unheard)

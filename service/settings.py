@@ -19,10 +19,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 import model
 from model.runtime import Provider, available_threads
+from service.logs import LogFormat
 
 PREFIX = "ANCHORAGE_"
 BUNDLES = Path(model.__file__).parent / "bundles"
 MIB = 1024 * 1024
+_HTTP_ORIGIN = r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?"
 
 
 class SettingsError(ValueError):
@@ -47,9 +49,15 @@ def _networks(text: str) -> str:
 
 def _origins(text: str) -> str:
     for part in _listed(text):
-        if not re.fullmatch(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9.-]+)(:[0-9]{1,5})?", part):
+        if not re.fullmatch(_HTTP_ORIGIN, part):
             raise ValueError(f"{part!r} is no origin such as https://app.example.org")
     return text
+
+
+def _collector(url: str) -> str:
+    if url and not re.fullmatch(rf"{_HTTP_ORIGIN}(/[\w./~-]*)?", url, re.ASCII):
+        raise ValueError(f"{url!r} is no address such as http://collector:4318")
+    return url
 
 
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
@@ -221,6 +229,15 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severe log line that is written."
+    )
+    log_format: LogFormat = Field(
+        LogFormat.TEXT,
+        description="`text`, or `json`: each line of the log is one JSON object.",
+    )
+    traces: Annotated[str, AfterValidator(_collector)] = Field(
+        "",
+        description="Address of an OpenTelemetry collector, `http://collector:4318`, that spans of "
+        "requests are sent to by OTLP over HTTP; none are unless set. Needs the extra `tracing`.",
     )
 
     @field_validator("batch")

@@ -6,8 +6,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
 
 
 def free_port() -> int:
@@ -15,6 +19,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class _Compose(yaml.SafeLoader):
+    """Reads `!reset` too, by which one compose file takes away what another has."""
+
+
+_Compose.add_constructor("!reset", lambda loader, node: None)
+
+
+def compose_file(name: str) -> dict[str, Any]:
+    """One of the project's compose files."""
+    return yaml.load((ROOT / name).read_text(), _Compose)
 
 
 class RedisProcess:

@@ -25,11 +25,13 @@ import service.__main__ as command
 from model.portraits.detect import LANDMARKS_NAME
 from service.observability import Metrics
 from service.settings import Settings
+from tests.conftest import compose_file
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
-GPU = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
+COMPOSE = compose_file("docker-compose.yml")
+GPU = compose_file("docker-compose.gpu.yml")
+PROXY = compose_file("docker-compose.scale.yml")["services"]["proxy"]
 UNITS = {"kb": 2**10, "mb": 2**20, "gb": 2**30, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -192,7 +194,7 @@ def distributions(requirements: list[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("extra", [None, "c2pa", "cuda", "openvino"])
+@pytest.mark.parametrize("extra", [None, "c2pa", "cuda", "openvino", "tracing"])
 def test_no_serving_install_brings_torch(extra):
     project = PROJECT["project"]
     more = project["optional-dependencies"][extra] if extra else []
@@ -205,9 +207,9 @@ def test_torch_would_be_found():
     assert "torch" in distributions(PROJECT["project"]["optional-dependencies"]["train"])
 
 
-@pytest.mark.parametrize("name", COMPOSE["services"])
+@pytest.mark.parametrize("name", [*COMPOSE["services"], "proxy"])
 def test_a_container_can_neither_write_nor_gain_rights_nor_swap(name):
-    container = COMPOSE["services"][name]
+    container = {**COMPOSE["services"], "proxy": PROXY}[name]
     assert container["read_only"] is True
     assert container["cap_drop"] == ["ALL"]
     assert container["security_opt"] == ["no-new-privileges:true"]
@@ -216,7 +218,7 @@ def test_a_container_can_neither_write_nor_gain_rights_nor_swap(name):
     assert container["pids_limit"] > 0
     # What holds faces has no disk at all; the others write to their own store of figures alone.
     mounted = container.get("volumes", [])
-    assert not mounted or name in ("prometheus", "grafana")
+    assert not mounted or name in ("prometheus", "grafana", "proxy")
     assert [each for each in mounted if not each.endswith(":ro")] == (
         ["prometheus:/prometheus"] if name == "prometheus" else []
     )
@@ -228,10 +230,11 @@ def test_compose_sets_only_settings_that_there_are(monkeypatch):
         **COMPOSE["services"]["anchorage"]["environment"],
         **GPU["services"]["anchorage"]["environment"],
     }
+    scaled = compose_file("docker-compose.scale.yml")["services"]["anchorage"]["environment"]
     for key in [key for key in os.environ if key.upper().startswith("ANCHORAGE_")]:
         monkeypatch.delenv(key)
     names = {f"ANCHORAGE_{name.upper()}" for name in Settings.model_fields}
-    assert set(given) <= names
+    assert set(given) | set(scaled) <= names
     for key, value in given.items():
         if value is not None:
             monkeypatch.setenv(key, value)
@@ -320,10 +323,10 @@ def compose() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "added", [[], ["docker-compose.gpu.yml"], ["docker-compose.keys.yml"]], ids=str
+    "added", [[], ["gpu"], ["keys"], ["scale"], ["scale", "gpu", "keys"]], ids=str
 )
 def test_compose_accepts_the_files(added, monkeypatch, tmp_path):
-    files = ["docker-compose.yml", *added]
+    files = ["docker-compose.yml", *(f"docker-compose.{each}.yml" for each in added)]
     monkeypatch.setenv("KEYS", str(tmp_path / "keys"))
     tool = compose()
     if not tool:
@@ -331,7 +334,13 @@ def test_compose_accepts_the_files(added, monkeypatch, tmp_path):
     flags = [word for name in files for word in ("-f", name)]
     done = subprocess.run([*tool, *flags, "config"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert list(yaml.safe_load(done.stdout)["services"]) == ["anchorage", "redis"]
+    services = yaml.safe_load(done.stdout)["services"]
+    proxy = ["proxy"] if "scale" in added else []
+    assert list(services) == ["anchorage", *proxy, "redis"]
+    # One container at most can have a port of the host, and the proxy has it where there is one.
+    assert [name for name, each in services.items() if each.get("ports")] == (
+        proxy or ["anchorage"]
+    )
 
 
 @pytest.mark.skipif(not shutil.which("hadolint"), reason="hadolint is not installed")

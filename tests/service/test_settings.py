@@ -39,6 +39,10 @@ def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch):
         ("cors_origins", "*"),
         ("cors_origins", "https://app.example.org, app.example.org"),
         ("cors_origins", "https://app.example.org/"),
+        ("log_format", "xml"),
+        ("traces", "collector:4317"),
+        ("traces", "http://ann:secret@collector:4318"),
+        ("traces", "http://collector:4318?token=secret"),
     ],
 )
 def test_an_invalid_value_is_refused_by_its_name(

@@ -67,18 +67,21 @@ def use_every_route(client: httpx.Client, photos: list[bytes]) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("store", ["memory", "redis"])
+@pytest.mark.parametrize(
+    ("store", "log_format"), [("memory", "text"), ("redis", "text"), ("redis", "json")]
+)
 def test_log_and_metrics_hold_nothing_of_pictures_names_faces_or_keys(
     start_server: StartServer,
     noted_photos: list[bytes],
     redis_process: RedisProcess,
     tmp_path: Path,
     store: str,
+    log_format: str,
 ):
     keys = tmp_path / "keys"
     keys.write_text(f"ann:{KEY}\n")
     url = "memory://" if store == "memory" else redis_process.url
-    server = start_server(log_level="debug", api_keys=keys, face_store=url)
+    server = start_server(log_level="debug", log_format=log_format, api_keys=keys, face_store=url)
     server.client.headers["authorization"] = f"Bearer {KEY}"
     found = use_every_route(server.client, noted_photos)
     redis_process.stop()
