@@ -89,9 +89,11 @@ class Ageing:
     async def files(self, taken: TakenFace, wanted: Set[int]) -> AsyncGenerator[tuple[int, bytes]]:
         mark = Mark.of(self.model.manifest, in_photo=self.in_photo)
 
+        place = await self.predictor.place(taken, self.model) if self.in_photo else None
+
         def finish(picture: Pixels) -> bytes:
-            if self.in_photo:
-                picture = self.predictor.in_photo(taken, self.model, picture)
+            if place is not None:
+                picture = self.predictor.in_photo(place, picture)
             return self.predictor.encoded(picture, self.picture_format, mark)
 
         places = iter(sorted(wanted))

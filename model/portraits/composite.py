@@ -43,6 +43,7 @@ NOISE = 9.0
 """Variance, in square levels, below which two pictures say nothing about each other."""
 LEAST_DETAIL = 0.35
 MOST_GRAIN = 6.0
+PLANES_PX = 512
 STRIP_PX = 1 << 18
 """Photo pixels that are worked on at once, which bounds the memory of large ones."""
 
@@ -224,19 +225,19 @@ class Place:
         return result
 
     def _planes(self, layers: _Layers) -> tuple[Alignment, list[Image.Image]]:
-        """alpha, detail, shift in photo pixels (x, y), base: no finer than the photo."""
+        """alpha, detail, shift in photo pixels (x, y), base: as fine as the photo, if not finer
+        than PLANES_PX.
+
+        Made so by smooth kernels once, they can be looked up by a quick one.
+        """
         x, y = np.moveaxis(layers.shift, -1, 0)
         step_x, step_y = self.alignment.step_x, self.alignment.step_y
         planes = [layers.alpha, layers.detail, x * step_x - y * step_y, x * step_y + y * step_x]
         planes += list(np.moveaxis(layers.base, -1, 0))
-        side = self.alignment.resolution
-        smaller = min(side, max(1, math.ceil(self.alignment.side_px)))
+        side = max(1, min(PLANES_PX, math.ceil(self.alignment.side_px)))
         images = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in planes]
-        if smaller < side:
-            images = [
-                image.resize((smaller, smaller), Image.Resampling.HAMMING) for image in images
-            ]
-        return self.alignment.at(smaller), images
+        resampled = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
+        return self.alignment.at(side), resampled
 
     def _set_strip(
         self,
@@ -253,7 +254,7 @@ class Place:
         def placed(plane: Image.Image) -> Raster:
             size = (right - left, bottom - top)
             kind = Image.Transform.AFFINE
-            return np.asarray(plane.transform(size, kind, affine, Image.Resampling.BICUBIC))
+            return np.asarray(plane.transform(size, kind, affine, Image.Resampling.BILINEAR))
 
         alpha = placed(planes[0])
         y, x = np.nonzero(alpha > 1 / 512)
@@ -263,7 +264,8 @@ class Place:
         alpha, detail = np.minimum(alpha[y, x], 1)[:, None], np.clip(detail, 0, 1)[:, None]
         value = np.stack([placed(plane)[y, x] for plane in planes[4:]], axis=-1)
         y, x = y + top, x + left
-        value += detail * _looked_up(self.photo, x + right_px, y + down_px)
+        looked = x.astype(np.float32) + right_px, y.astype(np.float32) + down_px
+        value += detail * _looked_up(self.photo, *looked)
         if self._grain > 0:
             value += (1 - detail) * self._grain * _noise(x, y)[:, None]
         own = self.photo[y, x].astype(np.float32)
@@ -319,9 +321,7 @@ def _agreement(aged: Raster, photo: Raster, old: Raster, new: Raster) -> Raster:
     return blurred(np.maximum(agreed, LEAST_DETAIL * kept * old * new), 0.8)
 
 
-def _looked_up(
-    photo: NDArray[np.uint8], x: NDArray[np.float32], y: NDArray[np.float32]
-) -> Raster:
+def _looked_up(photo: NDArray[np.uint8], x: Raster, y: Raster) -> Raster:
     """The photo (N, 3) at points that may lie between its pixels, and beyond its edges."""
     height, width = photo.shape[:2]
     x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
@@ -337,8 +337,9 @@ def _grain_of(photo: NDArray[np.uint8], alignment: Alignment) -> float:
     """Standard deviation of the photo's noise near a face, in levels (Immerkaer 1996)."""
     height, width = photo.shape[:2]
     x, y = alignment.corners().mean(0)
-    left, top = int(np.clip(x - 256, 0, max(0, width - 512))), int(
-        np.clip(y - 256, 0, max(0, height - 512))
+    left, top = (
+        int(np.clip(x - 256, 0, max(0, width - 512))),
+        int(np.clip(y - 256, 0, max(0, height - 512))),
     )
     part = photo[top : top + 512, left : left + 512].astype(np.float32) @ LUMINANCE
     if min(part.shape) < 3:

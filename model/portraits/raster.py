@@ -1,6 +1,6 @@
 """Square pictures of floats: resized, blurred, filled in and looked up between their pixels.
 
-All are float32 (N, N) or (N, N, C), the pixel (i, j) centred at (i + 0.5, j + 0.5).
+All are float32, (N, N) or (N, N, C), the pixel (i, j) centred at (i + 0.5, j + 0.5).
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-Raster = NDArray[np.float32]
+Raster = NDArray[np.floating]
 
 SMALLEST_SHARE = 1e-6
 ROUNDS = 12
@@ -64,7 +64,7 @@ def sampled(raster: Raster, shift: Raster) -> Raster:
 
 
 def filled(raster: Raster, known: Raster) -> Raster:
-    """The raster (N, N, C) as it is where `known` (N, N) is 1, and smoothly continued where it is 0.
+    """The raster (N, N, C) where `known` (N, N) is 1, and continued smoothly where it is 0.
 
     What is unknown comes from ever coarser means of what is known (Gortler et al. 1996), and is
     then smoothed: close to a membrane that is held at the edge.

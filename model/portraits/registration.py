@@ -1,7 +1,5 @@
 """Where each part of one head went in another: a smooth field of shifts between two portraits."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from model.portraits.classes import class_indices
@@ -35,9 +33,7 @@ def features(parsed: ParsingMap, kept: Raster, luminance: Raster) -> Raster:
     side = LEVELS[-1]
     probability = parsed.probability.astype(np.float32)
     total = np.maximum(probability.sum(0), 1)
-    parts = [
-        resized(probability[class_indices(names)].sum(0) / total, side) for names in PARTS
-    ]
+    parts = [resized(probability[class_indices(names)].sum(0) / total, side) for names in PARTS]
     kept, luminance = resized(kept, side), resized(luminance, side)
     around = side / 10
     share = blurred(kept, around) + 0.05
@@ -61,14 +57,10 @@ def register(moving: Raster, fixed: Raster, free: Raster, smoothness: float = 1.
         for _ in range(ROUNDS):
             moved = sampled(one, shift)
             difference = other - moved
-            down, right = _slopes(moved)
+            down, right = np.gradient(moved, axis=(0, 1))
             strength = (np.square(down) + np.square(right)).sum(-1)
             strength += 0.3 * np.square(difference).sum(-1) + 1e-3
             force = np.stack([(difference * right).sum(-1), (difference * down).sum(-1)], axis=-1)
             step = blurred(np.clip(force / strength[..., None], -1, 1), 1.5)
             shift = blurred(shift + step, smoothness) * loose
     return shift / np.float32(LEVELS[-1])
-
-
-def _slopes(raster: Raster) -> Sequence[Raster]:
-    return np.gradient(raster, axis=(0, 1))
