@@ -14,6 +14,7 @@ Nothing changes where `blending` is 0: outside both heads but for a narrow edge,
 the portrait's border.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from PIL import Image
 from model.portraits.align import Alignment, crop
 from model.portraits.classes import class_indices
 from model.portraits.parse import BACKGROUND, Parser, ParsingMap
-from model.portraits.raster import Raster, blurred, filled, resized, sampled
+from model.portraits.raster import Raster, blurred, filled, resized, sampled, sampled_at
 from model.portraits.registration import features, register
 
 BORDER = 1 / 12
@@ -44,6 +45,7 @@ NOISE = 9.0
 LEAST_DETAIL = 0.35
 MOST_GRAIN = 6.0
 PLANES_PX = 512
+CELLS = 48
 STRIP_PX = 1 << 18
 """Photo pixels that are worked on at once, which bounds the memory of large ones."""
 
@@ -100,7 +102,7 @@ class Place:
         side = alignment.resolution
         self.photo = photo
         self.alignment = alignment
-        self._removed = tuple(removed)
+        self.removed = tuple(removed)
         self._background = background
         self._pixels = crop(photo, alignment).astype(np.float32)
         parsed = replace(parsed, resolution=side)
@@ -137,7 +139,7 @@ class Place:
     def new_head(self, picture: NDArray[np.uint8], parsed: ParsingMap) -> Raster:
         """How much of each pixel of a picture (R, R, 3) is a head that may be seen: (R, R)."""
         side = picture.shape[0]
-        kept = replace(parsed, resolution=side).kept(self._removed)
+        kept = replace(parsed, resolution=side).kept(self.removed)
         # The parser takes a flat patch of the model's grey for a head where it expects one.
         flat = np.abs(picture.astype(np.float32) - self._background).max(-1)
         kept = kept * _ramp(blurred(flat, 1.0), 4, 12)
@@ -169,7 +171,9 @@ class Place:
         agreement = _agreement(aged @ LUMINANCE, photo @ LUMINANCE, old, new)[..., None]
         # What the model cannot show of the photo even at its own resolution stays where they agree.
         low = aged + agreement * (photo - before)
-        detail = np.clip(resized(agreement[..., 0], side), 0, 1)
+        # What is behind both heads keeps its own.
+        detail = np.maximum(resized(agreement[..., 0], side), (1 - old_fine) * (1 - new_fine))
+        detail = np.clip(detail, 0, 1)
         base = resized(low, side) - detail[..., None] * resized(photo, side)
         return _Layers(alpha, base, detail, shift)
 
@@ -221,19 +225,15 @@ class Place:
         rows = max(1, STRIP_PX // (right - left))
         for start in range(top, bottom, rows):
             box = (left, start, right, min(start + rows, bottom))
-            self._set_strip(result, box, grid, planes)
+            self._set_strip(result, box, grid, planes, layers.shift)
         return result
 
     def _planes(self, layers: _Layers) -> tuple[Alignment, list[Image.Image]]:
-        """alpha, detail, shift in photo pixels (x, y), base: as fine as the photo, if not finer
-        than PLANES_PX.
+        """alpha, detail, base: as fine as the photo, if not finer than PLANES_PX.
 
         Made so by smooth kernels once, they can be looked up by a quick one.
         """
-        x, y = np.moveaxis(layers.shift, -1, 0)
-        step_x, step_y = self.alignment.step_x, self.alignment.step_y
-        planes = [layers.alpha, layers.detail, x * step_x - y * step_y, x * step_y + y * step_x]
-        planes += list(np.moveaxis(layers.base, -1, 0))
+        planes = [layers.alpha, layers.detail, *np.moveaxis(layers.base, -1, 0)]
         side = max(1, min(PLANES_PX, math.ceil(self.alignment.side_px)))
         images = [Image.fromarray(np.ascontiguousarray(plane, np.float32)) for plane in planes]
         resampled = [image.resize((side, side), Image.Resampling.BICUBIC) for image in images]
@@ -245,6 +245,7 @@ class Place:
         box: tuple[int, int, int, int],
         grid: Alignment,
         planes: Sequence[Image.Image],
+        shift: Raster,
     ) -> None:
         left, top, right, bottom = box
         start, along, down = grid.to_portrait([(left, top), (left + 1, top), (left, top + 1)])
@@ -260,17 +261,54 @@ class Place:
         y, x = np.nonzero(alpha > 1 / 512)
         if not len(y):
             return
-        detail, right_px, down_px = (placed(plane)[y, x] for plane in planes[1:4])
-        alpha, detail = np.minimum(alpha[y, x], 1)[:, None], np.clip(detail, 0, 1)[:, None]
-        value = np.stack([placed(plane)[y, x] for plane in planes[4:]], axis=-1)
+        alpha = np.minimum(alpha[y, x], 1)[:, None]
+        detail = np.clip(placed(planes[1])[y, x], 0, 1)[:, None]
+        value = np.stack([placed(plane)[y, x] for plane in planes[2:]], axis=-1)
+        value += detail * self._bent(box, shift)[y, x]
         y, x = y + top, x + left
-        looked = x.astype(np.float32) + right_px, y.astype(np.float32) + down_px
-        value += detail * _looked_up(self.photo, *looked)
         if self._grain > 0:
             value += (1 - detail) * self._grain * _noise(x, y)[:, None]
         own = self.photo[y, x].astype(np.float32)
         mixed = own + alpha * (value - own)
         result[y, x] = np.rint(np.clip(mixed, 0, 255)).astype(np.uint8)
+
+    def _bent(self, box: tuple[int, int, int, int], shift: Raster) -> Raster:
+        """What the photo shows in a box (left, top, right, bottom) where it is bent by `shift`.
+
+        The shift is taken as linear within cells; beyond the photo's edges they go on.
+        """
+        left, top, right, bottom = box
+        cell = max(8, round(self.alignment.side_px / CELLS))
+        columns = np.unique(np.append(np.arange(left, right, cell), right))
+        rows = np.unique(np.append(np.arange(top, bottom, cell), bottom))
+        nodes = np.stack(np.meshgrid(columns, rows), axis=-1).astype(np.float64)
+        moved = sampled_at(shift, self.alignment.to_portrait(nodes))
+        aims = nodes + self.alignment.to_photo(moved) - self.alignment.to_photo((0, 0))
+
+        height, width = self.photo.shape[:2]
+        low = np.floor(aims.min((0, 1))).astype(int) - 3
+        high = np.ceil(aims.max((0, 1))).astype(int) + 3
+        start = np.clip(low, 0, (width - 1, height - 1))
+        end = np.clip(high, start + 1, (width, height))
+        part = self.photo[start[1] : end[1], start[0] : end[0]].astype(np.float32)
+        sides = np.stack([np.maximum(start - low, 0), np.maximum(high - end, 0)], axis=-1)
+        part = np.pad(part, (*sides[::-1].tolist(), (0, 0)), mode="edge")
+        aims = aims - start + sides[:, 0]
+        mesh = []
+        for row, (upper, lower) in enumerate(itertools.pairwise((rows - top).tolist())):
+            for column, (west, east) in enumerate(itertools.pairwise((columns - left).tolist())):
+                corners = aims[
+                    [row, row + 1, row + 1, row], [column, column, column + 1, column + 1]
+                ]
+                mesh.append(((west, upper, east, lower), corners.ravel().tolist()))
+        size, kind = (right - left, bottom - top), Image.Transform.MESH
+        bands = [
+            Image.fromarray(np.ascontiguousarray(band)).transform(
+                size, kind, mesh, Image.Resampling.BICUBIC
+            )
+            for band in np.moveaxis(part, -1, 0)
+        ]
+        return np.stack([np.asarray(band) for band in bands], axis=-1)
 
 
 class _Shares:
@@ -319,18 +357,6 @@ def _agreement(aged: Raster, photo: Raster, old: Raster, new: Raster) -> Raster:
     agreed = _ramp(common / np.sqrt(energy_aged * energy_photo), 0.2, 0.7) * kept
     agreed = agreed * (1 - np.clip(2 * blurred(np.abs(old - new), 0.7) - 0.2, 0, 1))
     return blurred(np.maximum(agreed, LEAST_DETAIL * kept * old * new), 0.8)
-
-
-def _looked_up(photo: NDArray[np.uint8], x: Raster, y: Raster) -> Raster:
-    """The photo (N, 3) at points that may lie between its pixels, and beyond its edges."""
-    height, width = photo.shape[:2]
-    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
-    left, top = x.astype(np.int32), y.astype(np.int32)
-    right, low = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    across, down = (x - left)[:, None], (y - top)[:, None]
-    upper = photo[top, left] * (1 - across) + photo[top, right] * across
-    lower = photo[low, left] * (1 - across) + photo[low, right] * across
-    return (upper * (1 - down) + lower * down).astype(np.float32)
 
 
 def _grain_of(photo: NDArray[np.uint8], alignment: Alignment) -> float:

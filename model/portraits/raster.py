@@ -50,14 +50,20 @@ def _blurring(side: int, sigma: float) -> Raster:
 
 def sampled(raster: Raster, shift: Raster) -> Raster:
     """The raster where each pixel looks `shift` (N, N, 2), (x, y) in pixels, away: bilinear."""
+    places = np.arange(raster.shape[0], dtype=np.float32) + np.float32(0.5)
+    points = np.stack([places + shift[..., 0], places[:, None] + shift[..., 1]], axis=-1)
+    return sampled_at(raster, points)
+
+
+def sampled_at(raster: Raster, points: Raster) -> Raster:
+    """The raster at points (..., 2), (x, y), bilinear: (...) or (..., C). Its edges go on."""
     side = raster.shape[0]
-    places = np.arange(side, dtype=np.float32)
-    x = np.clip(places + shift[..., 0], 0, side - 1)
-    y = np.clip(places[:, None] + shift[..., 1], 0, side - 1)
+    x, y = np.moveaxis(np.clip(points - 0.5, 0, side - 1), -1, 0)
     left, top = np.minimum(x.astype(int), side - 2), np.minimum(y.astype(int), side - 2)
     right, down = x - left, y - top
     if raster.ndim == 3:
         right, down = right[..., None], down[..., None]
+    right, down = right.astype(np.float32), down.astype(np.float32)
     upper = raster[top, left] * (1 - right) + raster[top, left + 1] * right
     lower = raster[top + 1, left] * (1 - right) + raster[top + 1, left + 1] * right
     return upper * (1 - down) + lower * down
