@@ -42,7 +42,7 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 NOISE = 9.0
 """Variance, in square levels, below which two pictures say nothing about each other."""
-LEAST_DETAIL = 0.35
+LEAST_DETAIL = 0.55
 MOST_GRAIN = 6.0
 PLANES_PX = 512
 CELLS = 48
@@ -153,7 +153,11 @@ class Place:
         alpha = blending(self.old, new_fine, self.front)
 
         seen = features(parsed, new_fine, levels @ LUMINANCE)
-        shift = resized(register(self._features, seen, alpha), side) * np.float32(side)
+        down = _down(side)
+        chin = _chin(new_fine)
+        # Below the new chin nothing of it is left to be matched.
+        free = alpha * (1 - _ramp(down, chin - 0.08, chin + 0.06))
+        shift = resized(register(self._features, seen, free), side) * np.float32(side)
         bent = sampled(self._pixels, shift)
         old_fine = sampled(self.old, shift)
         old = resized(old_fine, small)
@@ -184,10 +188,8 @@ class Place:
         saw, and an old jaw there becomes neck.
         """
         side = len(old)
-        down = ((np.arange(side, dtype=np.float32) + 0.5) / side)[:, None]
+        down, chin = _down(side), _chin(new)
         lower = new * (down > 0.5)
-        rows = np.flatnonzero(lower.max(1) > 0.5)
-        chin = rows[-1] / side if len(rows) else 0.8
         hair = sampled(self._shares.of(("hair",)), shift) * _ramp(down, chin - 0.22, chin - 0.1)
         neck = sampled(self._shares.of(("neck",)), shift)
         gone = np.clip(old - neck - hair, 0, 1)
@@ -354,7 +356,7 @@ def _agreement(aged: Raster, photo: Raster, old: Raster, new: Raster) -> Raster:
     energy_photo = np.maximum(blurred(np.square(photo - mean_photo), near), 0) + NOISE
     common = blurred((aged - mean_aged) * (photo - mean_photo), near) + NOISE
     kept = np.minimum(np.sqrt(energy_aged / energy_photo), 1)
-    agreed = _ramp(common / np.sqrt(energy_aged * energy_photo), 0.2, 0.7) * kept
+    agreed = _ramp(common / np.sqrt(energy_aged * energy_photo), 0.1, 0.5) * kept
     agreed = agreed * (1 - np.clip(2 * blurred(np.abs(old - new), 0.7) - 0.2, 0, 1))
     return blurred(np.maximum(agreed, LEAST_DETAIL * kept * old * new), 0.8)
 
@@ -396,6 +398,17 @@ def _grown(mask: NDArray[np.bool_], reach: int) -> Raster:
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0)
     padded = np.pad(windows.max(-1)[:, reach:-reach], ((0, 0), (reach, reach)))
     return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1).max(-1)
+
+
+def _down(side: int) -> Raster:
+    """How far down each row (S, 1) lies, from 0 to 1."""
+    return ((np.arange(side, dtype=np.float32) + 0.5) / side)[:, None]
+
+
+def _chin(head: Raster) -> float:
+    """How far down a head (S, S) ends, from 0 to 1."""
+    rows = np.flatnonzero(head.max(1) > 0.5)
+    return max(0.6, rows[-1] / len(head)) if len(rows) else 0.8
 
 
 def _ramp(values: Raster, low: float, high: float) -> Raster:
