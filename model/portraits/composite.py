@@ -190,7 +190,7 @@ class Place:
         side = len(old)
         down, chin = _down(side), _chin(new)
         lower = new * (down > 0.5)
-        hair = sampled(self._shares.of(("hair",)), shift) * _ramp(down, chin - 0.22, chin - 0.1)
+        hair = sampled(self._shares.of(("hair",)), shift) * _ramp(down, chin - 0.38, chin - 0.22)
         neck = sampled(self._shares.of(("neck",)), shift)
         gone = np.clip(old - neck - hair, 0, 1)
         surroundings = bent + gone[..., None] * (self._surroundings - bent)
