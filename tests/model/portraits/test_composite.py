@@ -210,7 +210,7 @@ def test_fine_detail_of_the_photo_stays_where_the_heads_agree() -> None:
     picture = np.rint(portrait * kept + BACKGROUND * (1 - kept)).astype(np.uint8)
     result, _ = set_in(photo, UPRIGHT, picture)
     one, other = (np.diff(each[200:320, 200:300].astype(int), axis=1) for each in (photo, result))
-    assert other.std() > 0.8 * one.std()
+    assert other.std() > 0.7 * one.std()
 
 
 def test_a_turned_head_lands_where_its_alignment_says() -> None:
