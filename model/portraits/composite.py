@@ -37,7 +37,6 @@ EDGE = 1 / 24
 IN_FRONT = "hat"
 """Never covered by a head that a model makes without it."""
 SKIN = ("skin", "nose", "neck", "left_ear", "right_ear")
-MOUTH = ("mouth", "upper_lip", "lower_lip")
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 NOISE = 9.0
