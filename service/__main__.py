@@ -15,7 +15,7 @@ import uvicorn
 
 from model.bundle import BundleError, Manifest
 from model.runtime import ProviderError
-from service.album import Ageing, Album, Interpolation, Making
+from service.album import Ageing, Album, Interpolation, Making, Together
 from service.app import create_app
 from service.draining import DrainingServer
 from service.errors import Problem
@@ -27,7 +27,7 @@ from service.photographs import Photograph, PhotographsError, find_photographs
 from service.predictor import Predictor, open_predictor
 from service.reports import Report
 from service.settings import Settings, SettingsError
-from service.targets import Target, between, chosen, group_of
+from service.targets import Target, between, chosen, group_of, of_faces
 
 ENGINE_FLAGS = (
     "models",
@@ -137,16 +137,30 @@ def _given(asked: argparse.Namespace) -> dict[str, str]:
 
 
 def age(settings: Settings, asked: argparse.Namespace) -> int:
-    """Writes pictures of each photo, one per target."""
+    """Writes pictures of each photo, one per target, or one with several faces."""
+    if asked.face_target and (
+        asked.view != "photo"
+        or asked.to
+        or asked.age
+        or asked.aligned
+        or asked.face_index is not None
+    ):
+        raise CallError(
+            "--face-target goes with --view photo, and without --to, --age, --face-index, --aligned"
+        )
 
     def making(predictor: Predictor) -> Making:
-        model = predictor.model(asked.model)
+        model, picture_format = predictor.model(asked.model), PictureFormat(asked.format)
+        group = group_of(model.manifest, asked.group)
+        if asked.face_target:
+            targets = of_faces(model.manifest, asked.face_target)
+            return Together(predictor, model, group, targets, picture_format)
         return Ageing(
             predictor,
             model,
-            group_of(model.manifest, asked.group),
+            group,
             _distinct(model.manifest, asked.to, asked.age),
-            PictureFormat(asked.format),
+            picture_format,
             in_photo=asked.view == "photo",
         )
 
@@ -303,6 +317,14 @@ def _parser() -> argparse.ArgumentParser:
         help="folder to write to; the current one unless given",
     )
     ageing.add_argument("--view", choices=("face", "photo"), default="face")
+    ageing.add_argument(
+        "--face-target",
+        action="append",
+        default=[],
+        metavar="INDEX:TARGET",
+        help="with --view photo: a face, the largest being 0, and its anchor or age (1:50-69); "
+        "each of several its own, in one picture, PHOTO_together.png",
+    )
     ageing.add_argument("--format", choices=[each.value for each in PictureFormat], default="png")
     ageing.set_defaults(run=age)
 

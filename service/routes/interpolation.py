@@ -117,6 +117,6 @@ async def _answer(
         picture_format,
         asked.view,
         caller_of(request),
-        asked.fps,
+        fps=asked.fps,
     )
-    return await sequence.answer(media_type)
+    return await (await sequence.placed()).answer(media_type)

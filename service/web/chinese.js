@@ -95,6 +95,7 @@ export const chinese = {
     unknown_model: "本服务没有这个模型。",
     age_out_of_range: "年龄超出范围：这个模型适用于 {low_years} 到 {high_years} 岁。",
     invalid_weights: "权重无效。",
+    invalid_face_target: "每张脸需要一个年龄。",
     not_continuous: "这个模型只会它的几个年龄，不会它们之间的年龄。",
     too_many_pictures: "一次请求最多 {maximum} 张图片。",
     no_face: "这张照片中没有找到脸。正面、清晰、光线好的照片效果最好。",

@@ -16,6 +16,7 @@ from service.settings import Settings
 EXAMPLES: list[Problem] = [
     errors.InvalidRequest("x: is missing", errors=[]),
     errors.AgeOutOfRange(300, 0, 69),
+    errors.InvalidFaceTarget("Face 0 has two targets."),
     errors.InvalidWeights("Weights must sum to 1."),
     errors.NotContinuous("tiny"),
     errors.TooManyPictures(9, 8),

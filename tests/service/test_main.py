@@ -44,6 +44,20 @@ def test_age_writes_every_anchor(engine: list[str], photo_file: Path, tmp_path: 
     assert all(np.diff([picture[0, 0].mean() for picture in pictures]) > 5)
 
 
+def test_age_writes_several_faces_of_a_photo_into_it(
+    engine: list[str], astronaut: np.ndarray, tmp_path: Path
+):
+    two = np.concatenate([astronaut, astronaut[:, ::-1]], axis=1)
+    (tmp_path / "two.png").write_bytes(encoded(Image.fromarray(two), "PNG"))
+    call = ["age", str(tmp_path / "two.png"), "--view", "photo", "-o", str(tmp_path / "out")]
+    assert main([*call, "--face-target", "0:0-2", "--face-target", "1:40", *engine]) == 0
+    (written,) = (tmp_path / "out").iterdir()
+    assert written.name == "two_together.png"
+    changed = (pixels(written.read_bytes()) != two).any((0, 2))
+    assert changed[:512].any()
+    assert changed[512:].any()
+
+
 def test_age_writes_an_age_into_the_photo(engine: list[str], photo_file: Path, tmp_path: Path):
     call = ["age", str(photo_file), "--age", "40", "--view", "photo", "--format", "jpeg"]
     assert main([*call, "-o", str(tmp_path), *engine]) == 0
@@ -93,6 +107,9 @@ def test_one_photo_s_film_goes_to_a_folder_or_a_file(
         (["age", "PHOTO", "--group", "x"], "unknown_group"),
         (["age", "PHOTO", "--model", "x"], "unknown_model"),
         (["age", "PHOTO", "--age", "30", "--age", "30.01"], "one file"),
+        (["age", "PHOTO", "--face-target", "0:0-2"], "--view photo"),
+        (["age", "PHOTO", "--view", "photo", "--face-target", "0:0-2", "--age", "9"], "--age"),
+        (["age", "PHOTO", "--view", "photo", "--face-target", "0-2"], "invalid_face_target"),
         (["age", "PHOTO", "--threads", "x"], "--threads"),
         (["age", "PHOTO", "missing.jpg"], "missing.jpg"),
         (["age", "FOLDER", "-o", "FOLDER"], "name another folder"),

@@ -9,6 +9,7 @@ from model.bundle import Manifest
 from service import targets
 from service.errors import (
     AgeOutOfRange,
+    InvalidFaceTarget,
     InvalidRequest,
     InvalidWeights,
     NotContinuous,
@@ -115,6 +116,27 @@ def test_a_model_of_anchors_alone_refuses_what_lies_between(anchors_only: Manife
     assert targets.of_weights(anchors_only, "0,1,0,0,0,0").anchor == 1
     with pytest.raises(NotContinuous):
         targets.between(anchors_only, None, None, 24)
+
+
+def test_faces_have_targets_of_their_own_in_the_order_asked(manifest: Manifest):
+    found = targets.of_faces(manifest, ["2:50-69", "0:7.5"])
+    assert list(found) == [2, 0]
+    assert (found[2].name, found[0].age_years) == ("50-69", 7.5)
+
+
+@pytest.mark.parametrize("text", ["50-69", "0:", ":50-69", "-1:50-69", "a:50-69", "²:0-2", ""])
+def test_a_face_target_without_face_or_target_is_refused(manifest: Manifest, text: str):
+    with pytest.raises(InvalidFaceTarget):
+        targets.of_faces(manifest, [text])
+
+
+def test_a_face_has_one_target_and_one_that_exists(manifest: Manifest):
+    with pytest.raises(InvalidFaceTarget, match="two targets"):
+        targets.of_faces(manifest, ["1:0-2", "01:3-6"])
+    with pytest.raises(UnknownAnchor):
+        targets.of_faces(manifest, ["1:old"])
+    with pytest.raises(AgeOutOfRange):
+        targets.of_faces(manifest, ["1:300"])
 
 
 def test_no_group_is_the_default_one(manifest: Manifest):

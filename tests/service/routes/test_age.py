@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.bundles import ANCHORS, STEP
+from tests.bundles import ANCHORS, STEP, write_picture_bundle
 from tests.service.conftest import Server, encoded, pixels
 
 
@@ -203,12 +203,8 @@ def test_a_ready_portrait_is_taken_as_it_is(server: Server, portrait: bytes):
     assert np.abs(difference - (0, 0, 20)).max() < 8
 
 
-def test_the_second_face_is_taken_where_it_is_asked_for(server: Server, astronaut: np.ndarray):
-    small = np.asarray(Image.fromarray(astronaut).resize((448, 448)))[:, ::-1]
-    canvas = np.full((512, 1100, 3), 90, np.uint8)
-    canvas[:, :512] = astronaut
-    canvas[:448, 560:1008] = small
-    both = encoded(Image.fromarray(canvas), "PNG")
+def test_the_second_face_is_taken_where_it_is_asked_for(server: Server, two: np.ndarray):
+    both = encoded(Image.fromarray(two), "PNG")
     found = server.client.post("/faces", data={"face_index": "1"}, files={"image": both}).json()
     assert len(found["faces"]) == 2
     assert found["face_index"] == 1
@@ -217,6 +213,102 @@ def test_the_second_face_is_taken_where_it_is_asked_for(server: Server, astronau
     assert max(x for x, _ in largest["alignment"]["corners"]) < 512
     third = post(server, {"face_index": "2"}, both)
     assert (third.status_code, third.json()["code"]) == (422, "no_such_face")
+
+
+@pytest.fixture(scope="module")
+def two(astronaut: np.ndarray) -> np.ndarray:
+    """A photo (512, 1100, 3) of two faces, the second one mirrored and smaller."""
+    canvas = np.full((512, 1100, 3), 90, np.uint8)
+    canvas[:, :512] = astronaut
+    canvas[:448, 560:1008] = np.asarray(Image.fromarray(astronaut).resize((448, 448)))[:, ::-1]
+    return canvas
+
+
+@pytest.fixture
+def patterns(start_server, tmp_path) -> Server:
+    """A server whose model draws another pattern on a face at each anchor."""
+    y, x = np.mgrid[:64, :64]
+    waves = [np.sin(x / 3), np.sin(y / 3), np.sin((x + y) / 3)]
+    skin = np.array([180, 120, 90])
+    drawn = [
+        skin + 40 * waves[number % 3][..., None] * (1 - number // 3 * 2) for number in range(6)
+    ]
+    write_picture_bundle(tmp_path / "models" / "pictures", np.array(drawn).astype(np.uint8))
+    return start_server(models=tmp_path / "models")
+
+
+def test_faces_of_one_photo_are_shown_each_at_its_own_target(patterns: Server, two: np.ndarray):
+    sent = encoded(Image.fromarray(two), "PNG")
+
+    def shown(**data: object) -> np.ndarray:
+        response = post(patterns, {"view": "photo", **data}, sent)
+        assert response.status_code == 200, response.text
+        return pixels(response.content)
+
+    both = post(patterns, {"view": "photo", "face_target": ["1:0-2", "0:50-69"]}, sent)
+    ids = both.headers["x-face-ids"].split(", ")
+    assert len(set(ids)) == 2
+    assert both.headers["x-face-id"] == ids[0]
+    together = pixels(both.content)
+    old = shown(target="50-69", face_index="0")
+    young = shown(target="0-2", face_index="1")
+    np.testing.assert_array_equal(together[:, :530], old[:, :530])
+    np.testing.assert_array_equal(together[:, 530:], young[:, 530:])
+    assert (old[:, :530] != two[:, :530]).any()
+    assert (young[:, 530:] != two[:, 530:]).any()
+    swapped = shown(face_target=["0:0-2", "1:50-69"])
+    assert (swapped[:, :530] != together[:, :530]).any()
+    assert (swapped[:, 530:] != together[:, 530:]).any()
+    # Both can be asked for again, and each is the face that it was.
+    for face_id, index in zip(ids, (1, 0), strict=True):
+        assert patterns.client.get(f"/faces/{face_id}").json()["face_index"] == index
+    small = shown(face_target=["0:0-2", "1:50-69"], longest_px="550")
+    assert small.shape == (256, 550, 3)
+
+
+def test_faces_of_a_photo_that_was_kept_need_no_image(server: Server, two: np.ndarray):
+    sent = encoded(Image.fromarray(two), "PNG")
+    face = post(server, {"target": "0-2", "keep_photo": "true"}, sent).headers["x-face-id"]
+    asked = {"face": face, "view": "photo", "face_target": ["1:50-69", "0:20"], "format": "webp"}
+    response = post(server, asked)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "image/webp"
+    assert response.headers["x-face-ids"].split(", ")[1] == face
+    assert pixels(response.content).shape == two.shape
+    without = post(server, {"target": "0-2"}, sent).headers["x-face-id"]
+    refused = post(server, {**asked, "face": without})
+    assert (refused.status_code, refused.json()["code"]) == (409, "photo_not_kept")
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ({"face_target": "0:0-2"}, "invalid_face_target"),
+        ({"view": "photo", "face_target": "0-2"}, "invalid_face_target"),
+        ({"view": "photo", "face_target": ["0:0-2", "0:3-6"]}, "invalid_face_target"),
+        ({"view": "photo", "face_target": "0:0-2", "target": "3-6"}, "invalid_face_target"),
+        ({"view": "photo", "face_target": "0:0-2", "aligned": "true"}, "invalid_face_target"),
+        ({"view": "photo", "face_target": "0:old"}, "unknown_anchor"),
+        ({"view": "photo", "face_target": "0:300"}, "age_out_of_range"),
+        ({"view": "photo", "face_target": ["0:0-2", "7:0-2"]}, "no_such_face"),
+        ({"view": "photo", "face_target": "7:0-2"}, "no_such_face"),
+        (
+            {"view": "photo", "face_target": [f"{index}:0-2" for index in range(65)]},
+            "too_many_pictures",
+        ),
+    ],
+)
+def test_bad_targets_of_faces_have_their_own_codes(
+    server: Server, photo: bytes, data: dict, code: str
+):
+    response = post(server, data, photo)
+    assert (response.status_code, response.json()["code"]) == (422, code)
+
+
+def test_several_faces_come_as_one_picture_alone(server: Server, photo: bytes):
+    data = {"view": "photo", "face_target": "0:0-2"}
+    response = post(server, data, photo, accept="application/json")
+    assert (response.status_code, response.json()["code"]) == (406, "not_acceptable")
 
 
 @pytest.mark.parametrize(
