@@ -251,7 +251,7 @@ class Album:
             return ended(Failure(UNREADABLE, error.strerror or str(error)))
         try:
             taken = await self._predictor.take_in(
-                data, aligned=self._aligned, face_index=self._face_index
+                data, aligned=self._aligned, face_index=self._face_index, with_photo=True
             )
             faces = None if self._aligned else len(taken.face.found)
             try:

@@ -49,6 +49,7 @@ from service.marks import Mark
 from service.media import PictureFormat, Pixels, encode_picture, thumbnail
 from service.models import DecodeJob, Model, Models, open_models
 from service.observability import Metrics, Stage
+from service.room import Room
 from service.settings import Settings
 from service.targets import Target
 from service.turns import Requester
@@ -97,6 +98,7 @@ class Predictor:
         self._readers = readers
         self._writers = writers
         self._credentials = credentials
+        self._photos = Room(settings.max_photos_bytes)
         self._identities = IdentityCache(settings.identity_cache_bytes, settings.face_ttl_s)
 
     def model(self, name: str | None) -> Model:
@@ -190,11 +192,13 @@ class Predictor:
         aligned: bool = False,
         face_index: int | None = None,
         keep_photo: bool = False,
+        with_photo: bool = False,
     ) -> TakenFace:
         """Reads a photo, cuts one of its faces for every model, and keeps it under a new id.
 
         The largest face, unless `face_index` says which; `aligned` says that the picture is a
-        portrait already. Raises a Problem for what is wrong with the photo.
+        portrait already; `with_photo` has the photo at hand, where there is room for it. Raises a
+        Problem for what is wrong with the photo, Overloaded without room.
         """
         try:
             face, pixels = await self._on(
@@ -202,7 +206,9 @@ class Predictor:
             )
         except PortraitError as error:
             raise problem_of_portrait(error) from error
-        return await self._keep(face, pixels)
+        if with_photo:
+            self._photos.hold(pixels)
+        return await self._keep(face, pixels if with_photo else None)
 
     async def beside(self, taken: TakenFace, indices: Sequence[int]) -> list[TakenFace]:
         """Faces of the same photo, which is at hand and as large as it came, in that order.
@@ -237,22 +243,26 @@ class Predictor:
         }
         return [taken if index == face.index else kept[index] for index in indices]
 
-    async def _keep(self, face: Face, pixels: Pixels) -> TakenFace:
+    async def _keep(self, face: Face, pixels: Pixels | None) -> TakenFace:
         face_id = new_face_id()
         await self.store.put(face_id, face)
         self._metrics.faces_stored.inc()
         return TakenFace(face_id, face, pixels)
 
     async def look_up(self, face_id: str, *, with_photo: bool = False) -> TakenFace:
-        """A face taken in earlier. Raises UnknownFace, StoreUnavailable or PhotoNotKept."""
+        """A face taken in earlier.
+
+        Raises UnknownFace or StoreUnavailable; with its photo, PhotoNotKept or Overloaded.
+        """
         face = await self.store.get(face_id)
         if not with_photo:
             return TakenFace(face_id, face)
         data = face.photo
         if data is None:
             raise PhotoNotKept
-        with_pixels = await self._on(self._readers, lambda: self._decode_photo(data))
-        return TakenFace(face_id, face, with_pixels.pixels)
+        photo = await self._on(self._readers, lambda: self._decode_photo(data))
+        self._photos.hold(photo.pixels)
+        return TakenFace(face_id, face, photo.pixels)
 
     async def with_smaller_photos(
         self, people: Sequence[TakenFace], longest_px: int

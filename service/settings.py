@@ -169,6 +169,11 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         50_000_000, ge=1, description="Most pixels of a photo, told from its header; beyond, 413."
     )
+    max_photos_bytes: int = Field(
+        1024 * MIB,
+        ge=MIB,
+        description="Decoded photos that requests with `view=photo` hold together; beyond, 503.",
+    )
     min_face_px: float = Field(
         64.0,
         ge=1,

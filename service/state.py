@@ -90,7 +90,11 @@ async def taken_face(
         raise InvalidRequest("Send either an image or a face.")
     if image is not None:
         taken = await predictor.take_in(
-            await image.read(), aligned=aligned, face_index=face_index, keep_photo=keep_photo
+            await image.read(),
+            aligned=aligned,
+            face_index=face_index,
+            keep_photo=keep_photo,
+            with_photo=with_photo,
         )
     else:
         assert face is not None

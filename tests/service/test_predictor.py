@@ -1,13 +1,14 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from model.runtime import Feeds
-from service.errors import FaceCutForAnotherModel, UnknownFace
+from service.errors import FaceCutForAnotherModel, Overloaded, UnknownFace
 from service.media import Pixels
 from service.observability import Metrics, Stage
 from service.predictor import Predictor, TakenFace, open_predictor
@@ -53,6 +54,25 @@ def test_models_of_other_sizes_and_scales_serve_the_same_face(
         assert (await anchors_of(predictor, "wide", taken))[0].shape == (32, 32, 3)
 
     run(test, models=tmp_path, parser=parser_file, default_model="near")
+
+
+def test_a_photo_is_held_where_it_is_asked_for_and_while_there_is_room(
+    models_folder: Path, parser_file: Path, photo: bytes
+):
+    async def test(predictor: Predictor) -> None:
+        assert (await predictor.take_in(photo)).photo is None
+        taken = await predictor.take_in(photo, with_photo=True, keep_photo=True)
+        assert taken.photo is not None
+        # One photo of 512 px fits into a MiB, two do not.
+        assert taken.photo.shape == (512, 512, 3)
+        with pytest.raises(Overloaded):
+            await predictor.take_in(photo, with_photo=True)
+        with pytest.raises(Overloaded):
+            await predictor.look_up(taken.face_id, with_photo=True)
+        taken = replace(taken, photo=None)
+        assert (await predictor.look_up(taken.face_id, with_photo=True)).photo is not None
+
+    run(test, models=models_folder, parser=parser_file, max_photos_bytes=1024 * 1024)
 
 
 def test_a_face_is_not_served_by_a_model_that_it_was_not_cut_for(
