@@ -279,23 +279,26 @@ class Models(Mapping[str, Model]):
 
 
 def open_models(
-    folder: Path,
+    folders: Iterable[Path],
     provider: Provider,
     threads: int | None = None,
     default: str = "",
     max_batch: int = 8,
     known: Iterable[Model] = (),
 ) -> Models:
-    """Opens every bundle in `folder`: each subfolder with a manifest, verified.
+    """Opens every bundle in `folders`: each of their subfolders with a manifest, verified.
 
     Bundles that one of `known` was opened from are not opened again. Raises BundleError or
     ProviderError that names what is wrong.
     """
-    if not folder.is_dir():
-        raise BundleError(f"{folder}: there is no such folder of models")
-    paths = _bundle_paths(folder)
-    if not paths:
-        raise BundleError(f"{folder}: there is no bundle in this folder")
+    paths = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise BundleError(f"{folder}: there is no such folder of models")
+        found = _bundle_paths(folder)
+        if not found:
+            raise BundleError(f"{folder}: there is no bundle in this folder")
+        paths += found
     opened = {(model.bundle.path, model.bundle.digest): model for model in known}
     models = []
     for path in paths:
@@ -305,13 +308,14 @@ def open_models(
     return Models(models, default)
 
 
-def appearance_of(folder: Path) -> frozenset[tuple[str, int, int]]:
-    """What changes where a bundle in `folder` comes, goes or changes: cheap to look at."""
+def appearance_of(folders: Iterable[Path]) -> frozenset[tuple[Path, int, int]]:
+    """What changes where a bundle in `folders` comes, goes or changes: cheap to look at."""
     found = set()
-    for path in _bundle_paths(folder):
-        with suppress(FileNotFoundError):
-            about = (path / MANIFEST).stat()
-            found.add((path.name, about.st_mtime_ns, about.st_ino))
+    for folder in folders:
+        for path in _bundle_paths(folder):
+            with suppress(FileNotFoundError):
+                about = (path / MANIFEST).stat()
+                found.add((path, about.st_mtime_ns, about.st_ino))
     return frozenset(found)
 
 

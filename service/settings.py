@@ -15,7 +15,7 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 import model
 from model.runtime import Provider, available_threads
@@ -60,6 +60,14 @@ def _collector(url: str) -> str:
     return url
 
 
+def _folders(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part for part in value.split(os.pathsep) if part)
+    return (value,) if isinstance(value, Path) else value
+
+
+Folders = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders), Field(min_length=1)]
+"""One path or more, in text with the system's separator of paths between them."""
 OptionalPath = Annotated[Path | None, BeforeValidator(lambda value: value or None)]
 """A path, or nothing: an empty variable is one that is not set."""
 
@@ -71,14 +79,15 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
-    models: Path = Field(
-        BUNDLES,
-        description="Folder of bundles, one folder each; the bundled models unless set.",
+    models: Folders = Field(
+        (BUNDLES,),
+        description=f"Folders of bundles, `{os.pathsep}` between them, each bundle a folder in "
+        "them; the bundled model unless set.",
     )
     models_check_s: float = Field(
         5.0,
         ge=0,
-        description="How often that folder is looked at for new, changed and removed bundles, "
+        description="How often those folders are looked at for new, changed and removed bundles, "
         "which are then switched without a break; 0 never looks again.",
     )
     default_model: str = Field(
@@ -302,7 +311,7 @@ def settings_table() -> str:
     """All settings as a Markdown table: variable, default and meaning."""
     rows = ["| Variable | Default | Meaning |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = field.default
+        default = field.default[0] if isinstance(field.default, tuple) else field.default
         if isinstance(default, Path):
             default = default.relative_to(BUNDLES.parent.parent)
         shown = f"`{default}`" if default not in ("", None) else ""

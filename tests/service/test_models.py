@@ -13,7 +13,7 @@ from tests.bundles import GROUP_TINT, STEP, write_tiny_bundle
 
 @pytest.fixture
 def tiny(models_folder: Path) -> Model:
-    return open_models(models_folder, Provider.CPU, 1)["tiny"]
+    return open_models([models_folder], Provider.CPU, 1)["tiny"]
 
 
 def portraits_of_grey(*levels: int) -> list[np.ndarray]:
@@ -68,33 +68,42 @@ def test_a_picture_shows_its_group_and_anchor(tiny: Model):
 
 
 def test_the_only_model_is_the_default(models_folder: Path):
-    assert open_models(models_folder, Provider.CPU, 1).default == "tiny"
+    assert open_models([models_folder], Provider.CPU, 1).default == "tiny"
 
 
 def test_of_several_models_the_bundled_one_is_the_default(tmp_path: Path):
     for name in ("another", "lifespan"):
         write_tiny_bundle(tmp_path / name, name=name)
-    models = open_models(tmp_path, Provider.CPU, 1)
+    models = open_models([tmp_path], Provider.CPU, 1)
     assert list(models) == ["another", "lifespan"]
     assert models.default == "lifespan"
-    assert open_models(tmp_path, Provider.CPU, 1, "another").default == "another"
+    assert open_models([tmp_path], Provider.CPU, 1, "another").default == "another"
 
 
 def test_an_unknown_default_is_named(models_folder: Path):
     with pytest.raises(BundleError, match=r"default_model.*'missing'"):
-        open_models(models_folder, Provider.CPU, 1, "missing")
+        open_models([models_folder], Provider.CPU, 1, "missing")
+
+
+def test_models_of_several_folders_are_served_together(tmp_path: Path, models_folder: Path):
+    write_tiny_bundle(tmp_path / "a", name="another")
+    found = open_models([models_folder, tmp_path], Provider.CPU, 1, "tiny")
+    assert {"tiny", "another"} <= set(found)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BundleError, match="empty: there is no bundle"):
+        open_models([models_folder, tmp_path / "empty"], Provider.CPU, 1)
 
 
 def test_two_models_of_one_name_are_refused(tmp_path: Path):
     for folder in ("a", "b"):
         write_tiny_bundle(tmp_path / folder)
     with pytest.raises(BundleError, match="name: tiny"):
-        open_models(tmp_path, Provider.CPU, 1)
+        open_models([tmp_path], Provider.CPU, 1)
 
 
 def test_a_folder_without_bundles_is_named(tmp_path: Path):
     with pytest.raises(BundleError, match=str(tmp_path)):
-        open_models(tmp_path, Provider.CPU, 1)
+        open_models([tmp_path], Provider.CPU, 1)
 
 
 def test_a_changed_file_stops_the_start_by_its_name(tmp_path: Path):
@@ -102,14 +111,14 @@ def test_a_changed_file_stops_the_start_by_its_name(tmp_path: Path):
     with (bundle.path / "decoder.onnx").open("ab") as file:
         file.write(b"\0")
     with pytest.raises(BundleError, match=r"decoder\.onnx.*sha256"):
-        open_models(tmp_path, Provider.CPU, 1)
+        open_models([tmp_path], Provider.CPU, 1)
 
 
 def test_an_unknown_schema_stops_the_start_by_its_field(tmp_path: Path):
     manifest = write_tiny_bundle(tmp_path / "tiny").path / "manifest.json"
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "schema_version": 99}))
     with pytest.raises(BundleError, match="schema_version"):
-        open_models(tmp_path, Provider.CPU, 1)
+        open_models([tmp_path], Provider.CPU, 1)
 
 
 class Stubborn:
@@ -169,6 +178,6 @@ def test_half_the_precision_is_taken_where_its_pictures_agree(
 
     monkeypatch.setattr(models, "open_graph", opened)
     with caplog.at_level("INFO"):
-        model = open_models(models_folder, Provider.CPU, 1)["tiny"]
+        model = open_models([models_folder], Provider.CPU, 1)["tiny"]
     assert {graph.precision for graph in model._graphs} == {precision}
     assert f"{precision} is taken" in caplog.text

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -29,6 +32,7 @@ def test_an_unknown_variable_is_named(monkeypatch: pytest.MonkeyPatch):
     [
         ("max_batch", "0"),
         ("max_bodies_bytes", "1048576"),
+        ("models", ""),
         ("port", "x"),
         ("provider", "abacus"),
         ("face_store", "file:///faces"),
@@ -56,7 +60,9 @@ def test_an_invalid_value_is_refused_by_its_name(
 def test_lists_are_read_part_by_part(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("ANCHORAGE_CORS_ORIGINS", "https://a.example, http://b.example:8080,")
     monkeypatch.setenv("ANCHORAGE_TRUSTED_PROXIES", "10.0.0.0/8,::1")
+    monkeypatch.setenv("ANCHORAGE_MODELS", os.pathsep.join(["a", "b/c"]))
     settings = Settings.load()
+    assert settings.models == (Path("a"), Path("b/c"))
     assert settings.origins == ["https://a.example", "http://b.example:8080"]
     assert settings.proxies == ["10.0.0.0/8", "::1"]
 
