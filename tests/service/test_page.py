@@ -81,6 +81,8 @@ class Watch:
 
     def over(self, page: Page) -> Page:
         page.set_default_timeout(15_000)
+        # Years come one after the other, and the machine may have other work.
+        expect.set_options(timeout=15_000)
         page.on("pageerror", lambda error: self._faults.append(str(error)))
         page.on("console", self._hear)
         page.on("request", self._follow)
