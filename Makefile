@@ -49,7 +49,7 @@ fuzz: $(VENV)/.dev ## Send hostile images, hold the API to its document, fuzz th
 	$(BIN)/python -m benchmarks.hostile
 	$(BIN)/python -m benchmarks.conformance --seconds 300
 	$(BIN)/pip install --quiet atheris
-	$(BIN)/python -m benchmarks.fuzz_photo --seconds 180
+	$(BIN)/python -m benchmarks.fuzz_photo --seconds 600
 
 format: $(VENV)/.dev ## Rewrite files in the project's format
 	$(BIN)/ruff check --fix .

@@ -40,6 +40,16 @@ def test_a_bundled_model_of_too_few_images_is_called_a_preview():
     assert f"{seen:,}" in (ROOT / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.parametrize("name", ["stargan", "s2gan", "cyclegan", "discogan"])
+def test_a_model_for_comparison_is_whole_and_stands_in_the_card(name: str):
+    manifest = open_bundle(ROOT / "model" / "bundles" / "compared" / name).manifest
+    assert manifest.preview
+    card = (ROOT / "MODEL_CARD.md").read_text().split("for comparison\n", 1)[1]
+    assert f"{manifest.provenance.images_seen:,}" in card
+    for figure in ("displacement_percent", "reconstruction_displacement_percent"):
+        assert f"{manifest.quality[figure]:.2f} %" in card
+
+
 def test_every_test_that_the_threat_model_names_exists():
     named = re.findall(r"`(tests/[\w/]+\.py)`", (ROOT / "SECURITY.md").read_text())
     assert len(named) > 10

@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.portraits.align import Alignment, crop
-from model.portraits.classes import class_indices
 from model.portraits.parse import BACKGROUND, Parser, ParsingMap
 from model.portraits.raster import Raster, blurred, filled, resized, sampled, sampled_at
 from model.portraits.registration import features, register
@@ -106,9 +105,12 @@ class Place:
         self._pixels = crop(photo, alignment).astype(np.float32)
         parsed = replace(parsed, resolution=side)
         self.old: Raster = parsed.kept(removed).astype(np.float32)
-        self._shares = _Shares(parsed, side)
-        front = class_indices([IN_FRONT]) if IN_FRONT in removed else []
-        self.front: Raster = self._shares.of_indices(front)
+        front = (IN_FRONT,) if IN_FRONT in removed else ()
+        self.front: Raster = _share(parsed, front, side)
+        self._skin = _share(parsed, SKIN, side)
+        self._hair = _share(parsed, ("hair",), side)
+        self._neck = _share(parsed, ("neck",), side)
+        self._bare = _share(parsed, ("skin", "neck"), side)
         self._features = features(parsed, self.old, self._pixels @ LUMINANCE)
         reach = max(1, int(EDGE * side / 2))
         around = 1 - blurred(_grown(self.old > 1 / 32, reach), reach / 3)
@@ -165,8 +167,8 @@ class Place:
 
         head = filled(levels, _ramp(new, 0.75, 1))
         own = filled(photo, _ramp(old, 0.75, 1))
-        skin = _Shares(parsed, small).of(SKIN)
-        both = np.square(skin * resized(sampled(self._shares.of(SKIN), shift), small)) * (new > 0.5)
+        skin = _share(parsed, SKIN, small)
+        both = np.square(skin * resized(sampled(self._skin, shift), small)) * (new > 0.5)
         head = head + _colour_lost(photo - head, both, skin)
 
         aged = head * new[..., None] + behind * (1 - new[..., None])
@@ -189,8 +191,8 @@ class Place:
         side = len(old)
         down, chin = _down(side), _chin(new)
         lower = new * (down > 0.5)
-        hair = sampled(self._shares.of(("hair",)), shift) * _ramp(down, chin - 0.38, chin - 0.22)
-        neck = sampled(self._shares.of(("neck",)), shift)
+        hair = sampled(self._hair, shift) * _ramp(down, chin - 0.38, chin - 0.22)
+        neck = sampled(self._neck, shift)
         gone = np.clip(old - neck - hair, 0, 1)
         surroundings = bent + gone[..., None] * (self._surroundings - bent)
 
@@ -200,7 +202,7 @@ class Place:
         half = max(2 * math.sqrt(float((lower * np.square(across - centre)).sum()) / weight), 1e-3)
         below = np.maximum.accumulate(new, axis=0) * gone
         below = below * (1 - _ramp(np.abs(across - centre) / half, 0.6, 0.8))
-        bare = _ramp(sampled(self._shares.of(("skin", "neck")), shift), 1 / 3, 1) * (down > 0.5)
+        bare = _ramp(sampled(self._bare, shift), 1 / 3, 1) * (down > 0.5)
         known = resized(bare, 64)
         total = blurred(known, 4) + 1e-3
         tone = blurred(resized(bent * bare[..., None], 64), 4) / total[..., None]
@@ -312,22 +314,9 @@ class Place:
         return np.stack([np.asarray(band) for band in bands], axis=-1)
 
 
-class _Shares:
-    """How much of each pixel (side, side) belongs to classes of a parsing map."""
-
-    def __init__(self, parsed: ParsingMap, side: int) -> None:
-        self._probability = parsed.probability.astype(np.float32)
-        self._total = np.maximum(self._probability.sum(0), 1)
-        self._side = side
-
-    def of(self, names: Sequence[str]) -> Raster:
-        """Of named classes."""
-        return self.of_indices(class_indices(list(names)))
-
-    def of_indices(self, indices: list[int]) -> Raster:
-        """Of classes by their pixel values."""
-        share = self._probability[indices].sum(0) / self._total
-        return np.clip(resized(share, self._side), 0, 1)
+def _share(parsed: ParsingMap, names: Sequence[str], side: int) -> Raster:
+    """How much of each pixel (side, side) belongs to classes of a map."""
+    return np.clip(resized(parsed.share(names), side), 0, 1)
 
 
 def _colour_lost(difference: Raster, shared: Raster, skin: Raster) -> Raster:

@@ -42,6 +42,15 @@ class ParsingMap:
         layers = [_resized(layer, self.resolution) for layer in self.probability]
         return np.argmax(layers, axis=0).astype(np.uint8)
 
+    def share(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """How much of each of the map's own pixels, (R, R), belongs to classes, 0 to 1.
+
+        Raises ValueError for a name that is no class.
+        """
+        total = np.maximum(self.probability.sum(0, np.uint16), 1).astype(np.float32)
+        part = self.probability[class_indices(list(names))].sum(0, np.uint16)
+        return part.astype(np.float32) / total
+
     def kept(
         self, removed: Sequence[str], smallest_island: float = SMALLEST_ISLAND
     ) -> NDArray[np.float32]:
@@ -51,9 +60,7 @@ class ParsingMap:
         smaller than `smallest_island` of the portrait are left out. Raises
         ValueError for a name that is no class.
         """
-        total = np.maximum(self.probability.sum(0, np.uint16), 1).astype(np.float32)
-        gone = self.probability[class_indices(list(removed))].sum(0, np.uint16)
-        kept = 1 - gone.astype(np.float32) / total
+        kept = 1 - self.share(removed)
         kept = np.clip((kept - DOUBT) / (1 - 2 * DOUBT), 0, 1)
         kept[_islands(kept > 0.5, smallest_island * kept.size)] = 0
         return np.clip(_resized(kept, self.resolution), 0, 1)

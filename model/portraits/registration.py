@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from model.portraits.classes import class_indices
 from model.portraits.parse import ParsingMap
 from model.portraits.raster import Raster, blurred, resized, sampled
 
@@ -31,9 +30,7 @@ def features(parsed: ParsingMap, kept: Raster, luminance: Raster) -> Raster:
     N is the finest of LEVELS; `kept` and `luminance`, 0 to 255, are square.
     """
     side = LEVELS[-1]
-    probability = parsed.probability.astype(np.float32)
-    total = np.maximum(probability.sum(0), 1)
-    parts = [resized(probability[class_indices(names)].sum(0) / total, side) for names in PARTS]
+    parts = [resized(parsed.share(names), side) for names in PARTS]
     kept, luminance = resized(kept, side), resized(luminance, side)
     around = side / 10
     share = blurred(kept, around) + 0.05
