@@ -3,7 +3,8 @@
 Both train a network of the same size on the same portraits and are scored in the same way
 (`training.selection`): ours by its averaged weights, the published recipe, whose average forgets a
 thousandth a step and is slow at first, by the better of its averaged and its present ones. It keeps
-its own start, noise and losses (`benchmarks.plain`). Minutes are of one processor, without scoring.
+its own losses (`benchmarks.plain`), and its own styles, start and noise unless `--same-network`
+asks for ours. Minutes are of one processor, without scoring.
 Results are appended to `FOLDER/NAME.jsonl` as they come; without `--only` the two run side by side.
 
 python -m benchmarks.images_to_score --data DATA -o FOLDER [--set NAME=VALUE]
@@ -60,7 +61,8 @@ def trained(
     data = open_prepared(arguments.data)
     device = device_of()
     if name.startswith("plain"):
-        published = cast(LifespanConfig, config_of({**config.to_dict(), **PUBLISHED}))
+        changes = {"coarse_share": 0.0} if arguments.same_network else PUBLISHED
+        published = cast(LifespanConfig, config_of({**config.to_dict(), **changes}))
         train, selection, _ = split_rows(data, config.held_out)
         loop = PlainLoop(
             published, PortraitSet(data, config, train, device), device, arguments.plain_rate
@@ -144,6 +146,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--every", type=int, default=4000, help="images between scores")
     parser.add_argument("--plain-rate", type=float, default=1e-3, help="of the published recipe")
+    parser.add_argument(
+        "--same-network", action="store_true", help="the published recipe on our styles and start"
+    )
     parser.add_argument("--only", metavar="NAME", help="plain, or a name for ours: no report")
     parser.add_argument("--report", nargs="+", metavar="NAME", help="only report what lies there")
     arguments = parser.parse_args()

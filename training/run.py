@@ -177,6 +177,7 @@ class Run:
                     f"not {getattr(self.config, name)}"
                 )
         generator = {name: tensor.float() for name, tensor in weights["generator"].items()}
+        generator = self.recipe.warm_generator(generator, before)
         self.recipe.generator.load_state_dict(generator)
         self.averaged.network.load_state_dict(generator)
         judge = {name: tensor.float() for name, tensor in weights["discriminator"].items()}

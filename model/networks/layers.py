@@ -88,7 +88,8 @@ def pooled_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 class ModulatedConv2d(nn.Module):
     """3x3 convolution whose input channels are scaled by a style (Karras et al. 2020), demodulated.
 
-    The scale is s = 1 + g PixelNorm(affine(w)) with the style gain g, 1 in the publication. The
+    The scale is s = 1 + g PixelNorm(affine(w)) with the style gain g, 1 in the publication; without
+    `style_norm` it is 1 + g affine(w): styles differ in length then, and follow w linearly. The
     activations are scaled, not the kernels: input by s, output by 1 / |s * kernel|, which equals
     per-sample kernels and keeps the batch axis free.
     Features (N, I, H, W), latent w (N, K) -> (N, O, H, W), or twice the size with `upsample`, then
@@ -102,12 +103,13 @@ class ModulatedConv2d(nn.Module):
         latent: int,
         upsample: bool = False,
         style_gain: float = 1.0,
+        style_norm: bool = True,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
         self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
         self.affine = EqualLinear(latent, inputs)
-        self.normalise = PixelNorm()
+        self.normalise = PixelNorm() if style_norm else nn.Identity()
         self.scale = math.sqrt(2 / (inputs * 9))
         self.upsample = upsample
         self.style_gain = style_gain

@@ -21,6 +21,8 @@ class LifespanShape:
     latent: int = 256
     style_gain: float = 1.0
     """How far styles scale channels: their root mean square around 1."""
+    style_norm: bool = True
+    """Whether every style has that length, as published, or the length that it learned."""
 
 
 class IdentityEncoder(nn.Module):
@@ -114,10 +116,11 @@ class StyledBlock(nn.Module):
         latent: int,
         upsample: bool = False,
         style_gain: float = 1.0,
+        style_norm: bool = True,
     ) -> None:
         super().__init__()
-        self.first = ModulatedConv2d(inputs, outputs, latent, upsample, style_gain)
-        self.second = ModulatedConv2d(outputs, outputs, latent, style_gain=style_gain)
+        self.first = ModulatedConv2d(inputs, outputs, latent, upsample, style_gain, style_norm)
+        self.second = ModulatedConv2d(outputs, outputs, latent, False, style_gain, style_norm)
         self.normalise = PixelNorm()
 
     def forward(self, x: Tensor, latent: Tensor) -> Tensor:
@@ -130,20 +133,30 @@ class StyledBlock(nn.Module):
 class Decoder(nn.Module):
     """F: identity (N, 4 width, R/4, R/4), latent w (N, latent) -> image (N, 3, R, R) in [-1, 1]."""
 
-    def __init__(self, width: int = 64, latent: int = 256, style_gain: float = 1.0) -> None:
+    def __init__(
+        self,
+        width: int = 64,
+        latent: int = 256,
+        style_gain: float = 1.0,
+        style_norm: bool = True,
+    ) -> None:
         super().__init__()
         sizes = [(4, 4, False)] * 4 + [(4, 2, True), (2, 1, True)]
         self.blocks = nn.ModuleList(
-            StyledBlock(inputs * width, outputs * width, latent, upsample, style_gain)
+            StyledBlock(inputs * width, outputs * width, latent, upsample, style_gain, style_norm)
             for inputs, outputs, upsample in sizes
         )
         self.to_rgb = EqualConv2d(width, 3, 1)
 
+    def styled(self) -> Iterator[ModulatedConv2d]:
+        """The modulated convolutions, first to last."""
+        for block in self.blocks:
+            yield from (block.first, block.second)  # type: ignore[misc]
+
     def draw_passing(self) -> None:
         """Draws the styled kernels so that each passes its input on; see `ModulatedConv2d`."""
-        for module in self.modules():
-            if isinstance(module, ModulatedConv2d):
-                module.draw_passing()
+        for convolution in self.styled():
+            convolution.draw_passing()
 
     def forward(self, identity: Tensor, latent: Tensor) -> Tensor:
         x = identity
@@ -164,7 +177,7 @@ class LifespanGenerator(nn.Module):
         self.identity_encoder = IdentityEncoder(shape.width)
         self.age_encoder = AgeEncoder(shape.width, shape.code)
         self.mapping = MappingNetwork(shape.code, shape.latent)
-        self.decoder = Decoder(shape.width, shape.latent, shape.style_gain)
+        self.decoder = Decoder(shape.width, shape.latent, shape.style_gain, shape.style_norm)
 
     def forward(self, image: Tensor, code: Tensor) -> Tensor:
         return self.decoder(self.identity_encoder(image), self.mapping(code))
@@ -172,9 +185,8 @@ class LifespanGenerator(nn.Module):
     def slow_parameters(self) -> Iterator[nn.Parameter]:
         """The mapping network's and the style affines': trained at a fraction of the rate."""
         yield from self.mapping.parameters()
-        for module in self.decoder.modules():
-            if isinstance(module, ModulatedConv2d):
-                yield from module.affine.parameters()
+        for convolution in self.decoder.styled():
+            yield from convolution.affine.parameters()
 
     def fast_parameters(self) -> Iterator[nn.Parameter]:
         """All others."""

@@ -77,6 +77,43 @@ def test_a_warm_start_of_another_generator_names_the_setting(changes, finished, 
         run.warm_start(weights)
 
 
+def test_a_warm_start_goes_on_with_styles_of_lengths_of_their_own(prepared, tmp_path):
+    gentle = {"latent": 32, "style_gain": 0.2, "decoder_start": "passing"}
+    first, alike, moved, back = (
+        Run(config_of(TINY | gentle | changes), prepared, tmp_path / name, "cpu")
+        for name, changes in {
+            "first": {},
+            "alike": {"style_norm": False},
+            "moved": {"style_norm": False, "style_reach": (1, 1, 1, 1, 1, 2)},
+            "back": {},
+        }.items()
+    )
+    weights = torch.load(io.BytesIO(warm_start_bytes(first.state())), weights_only=True)
+    weights["generator"] = first.averaged.network.state_dict()  # without rounding to half precision
+    alike.warm_start(weights)
+    moved.warm_start(weights)
+    portraits = alike.selection.portraits(torch.arange(2))
+    with torch.no_grad():
+        before, same, further = (
+            run.recipe.anchors(run.averaged.network, portraits, 2) for run in (first, alike, moved)
+        )
+    torch.testing.assert_close(same, before, atol=1e-3, rtol=0)
+    torch.testing.assert_close(further[:, :5], same[:, :5], atol=1e-3, rtol=0)
+    assert (further[:, 5] - same[:, 5]).abs().max() > 0.01
+    weights = torch.load(io.BytesIO(warm_start_bytes(alike.state())), weights_only=True)
+    with pytest.raises(ConfigError, match="style_norm: "):
+        back.warm_start(weights)
+
+
+def test_fewer_numbers_in_a_latent_than_classes_cannot_tell_their_styles(
+    finished, prepared, tmp_path
+):
+    weights = torch.load(io.BytesIO(warm_start_bytes(finished.state())), weights_only=True)
+    run = Run(config_of(TINY | {"style_norm": False}), prepared, tmp_path / "run", "cpu")
+    with pytest.raises(ConfigError, match="latent: styles of 18 classes"):
+        run.warm_start(weights)
+
+
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_an_accumulated_step_does_what_one_pass_does(accumulate, prepared, tmp_path):
     """Parts of 4 images, so that the minibatch deviation compares the same ones."""

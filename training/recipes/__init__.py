@@ -131,6 +131,15 @@ class Recipe(ABC, Generic[C, G, D]):
         """
         return {}
 
+    def warm_generator(
+        self, weights: Mapping[str, Tensor], config: FitConfig
+    ) -> Mapping[str, Tensor]:
+        """The weights that a generator trained under `config` means for this one.
+
+        Raises ConfigError where they mean nothing here.
+        """
+        return weights
+
     def warm_discriminator(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The weights that a warm start's discriminator means for this one."""
         return weights

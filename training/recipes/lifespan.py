@@ -37,6 +37,7 @@ from training.losses import (
     r1_penalty,
 )
 from training.recipes import Exportable, Loss, Recipe
+from training.styles import reach_out
 
 ENTRANCE = "from_coarse_rgb."
 """Weights of a discriminator that only `coarse_share` gives it."""
@@ -51,6 +52,11 @@ class LifespanConfig(FitConfig):
     latent: int = 256
     style_gain: float = 1.0
     """How far styles scale the decoder's channels around 1; 1 in the publication."""
+    style_norm: bool = True
+    """Whether all styles have the length that `style_gain` says, as published, or learn it."""
+    style_reach: tuple[float, ...] = ()
+    """For a warm start, a factor for every anchor on how far its styles are from their mean; ()
+    takes them as they are. Needs `style_norm` to be off."""
     decoder_start: Literal["random", "passing"] = "random"
     """Drawn as published, or so that each styled convolution passes its input on."""
     code_noise: float = 0.2
@@ -95,12 +101,16 @@ class LifespanConfig(FitConfig):
         self.shares("coarse_share")
         if self.coarse_share and self.resolution < 32:
             raise ConfigError("coarse_share: needs a resolution of at least 32")
+        if self.style_reach and self.style_norm:
+            raise ConfigError("style_reach: needs style_norm to be off")
+        if len(self.style_reach) not in (0, len(self.clusters)):
+            raise ConfigError("style_reach: one factor for each cluster, or none")
 
 
 def generator_shape(config: LifespanConfig) -> LifespanShape:
     """Sizes of the generator that a configuration asks for."""
     code = age_codes(len(config.clusters), len(config.groups), config.elements).shape[-1]
-    return LifespanShape(config.width, code, config.latent, config.style_gain)
+    return LifespanShape(config.width, code, config.latent, config.style_gain, config.style_norm)
 
 
 def head_weights(anchors: int, populations: int, kind: str) -> Tensor:
@@ -330,6 +340,24 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
     def held_out(self, batch: Batch, draws: Draws) -> Mapping[str, Tensor]:
         coarse = draws.coin(self.config.coarse_share)
         return {"held_out_logit": self._real_logits(batch, batch.real, draws, coarse)[:, 0].mean()}
+
+    def warm_generator(
+        self, weights: Mapping[str, Tensor], config: FitConfig
+    ) -> Mapping[str, Tensor]:
+        """Styles of one length may go on with lengths of their own, moved by `style_reach`."""
+        before = cast(LifespanConfig, config)
+        if before.style_norm == self.config.style_norm and not self.config.style_reach:
+            return weights
+        if self.config.style_norm:
+            raise ConfigError("style_norm: the warm start's styles have lengths of their own")
+        classes = len(self.codes.flatten(0, 1))
+        if self.config.latent < classes:
+            raise ConfigError(f"latent: styles of {classes} classes need as many numbers")
+        source, target = (LifespanGenerator(generator_shape(c)) for c in (before, self.config))
+        source.load_state_dict(weights)
+        reach = self.config.style_reach or (1.0,) * len(self.config.clusters)
+        reach_out(source, target, self.codes.cpu(), reach)
+        return target.state_dict()
 
     def warm_discriminator(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """An entrance for coarse images that only one of the two has is left as it is, or out."""

@@ -42,11 +42,12 @@ def test_the_four_phases_equal_upsampling_then_convolving():
     torch.testing.assert_close(upsampled_convolution(x, weight), wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("gain", [1.0, 0.2])
-def test_modulated_activations_equal_kernels_modulated_per_sample(gain):
-    layer = ModulatedConv2d(6, 5, 4, style_gain=gain)
+@pytest.mark.parametrize(("gain", "norm"), [(1.0, True), (0.2, True), (0.2, False)])
+def test_modulated_activations_equal_kernels_modulated_per_sample(gain, norm):
+    layer = ModulatedConv2d(6, 5, 4, style_gain=gain, style_norm=norm)
     x, latent = torch.randn(3, 6, 8, 8), torch.randn(3, 4)
-    style = 1 + gain * PixelNorm()(layer.affine(latent))
+    drawn = layer.affine(latent)
+    style = 1 + gain * (PixelNorm()(drawn) if norm else drawn)
     padded = functional.pad(x, (1, 1, 1, 1), "reflect")
     for i in range(3):
         kernel = layer.weight * layer.scale * style[i][None, :, None, None]

@@ -1,0 +1,46 @@
+import torch
+
+from model.ages import age_codes
+from model.networks.lifespan import LifespanGenerator, LifespanShape
+from training.styles import reach_out
+
+CODES = torch.from_numpy(age_codes(6, 2, 4))
+REACH = (1.0, 1.2, 1.5, 2.0, 2.0, 0.5)
+
+
+def styles(generator: LifespanGenerator, codes: torch.Tensor) -> list[torch.Tensor]:
+    """Styles (codes, channels) of every styled layer."""
+    latents = generator.mapping(codes)
+    return [layer.normalise(layer.affine(latents)) for layer in generator.decoder.styled()]
+
+
+def generator(style_norm: bool) -> LifespanGenerator:
+    shape = LifespanShape(4, CODES.shape[-1], 64, style_gain=0.2, style_norm=style_norm)
+    return LifespanGenerator(shape)
+
+
+@torch.no_grad()
+def test_styles_of_every_group_are_moved_away_from_the_default_groups_mean():
+    for style_norm in (True, False):
+        source, target = generator(style_norm), generator(False)
+        reach_out(source, target, CODES, REACH)
+        for group in CODES:
+            layers = (styles(source, CODES[-1]), styles(source, group), styles(target, group))
+            for neutral, old, new in zip(*layers, strict=True):
+                centre = neutral.mean(0)
+                wanted = centre + torch.tensor(REACH)[:, None] * (old - centre)
+                torch.testing.assert_close(new, wanted, atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_noise_on_a_code_moves_refitted_styles_no_more_than_it_did():
+    source, target = generator(True), generator(False)
+    reach_out(source, target, CODES, (1.0,) * 6)
+    noisy = CODES[-1] + 0.05 * torch.randn(6, CODES.shape[-1])
+    moved = [
+        torch.stack([(a - b).square().mean() for a, b in zip(*both, strict=True)]).mean()
+        for both in (
+            (styles(network, noisy), styles(network, CODES[-1])) for network in (source, target)
+        )
+    ]
+    assert moved[1] < 2 * moved[0]

@@ -1,0 +1,40 @@
+"""Styles of a trained Lifespan generator, moved along the lines that training laid."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.networks.lifespan import LifespanGenerator
+
+CONDITION = 1e-6
+"""Least singular value, relative to the largest, that a refit of styles follows."""
+
+
+@torch.no_grad()
+def reach_out(
+    source: LifespanGenerator, target: LifespanGenerator, codes: Tensor, reach: Sequence[float]
+) -> None:
+    """Gives `target` the weights of `source`, with every anchor's styles moved from their mean.
+
+    In every styled layer the style s of (group, anchor) becomes m + reach[anchor] (s - m), where m
+    is the mean over the anchors of the last group, the one served by default. The affines of
+    `target`, whose styles have a length of their own (no `style_norm`), are changed as little as
+    gives its clean latents these styles (least squares of least norm): latents between anchors
+    follow. `codes` (groups, anchors, code) on the CPU, `reach` one factor an anchor.
+    """
+    target.load_state_dict(source.state_dict())
+    latents = source.mapping(codes.flatten(0, 1)).double()
+    factors = torch.tensor(reach, dtype=torch.float64).repeat(len(codes))[:, None]
+    for before, after in zip(source.decoder.styled(), target.decoder.styled(), strict=True):
+        drawn = before.affine(latents.float())
+        styles = before.normalise(drawn).double()
+        mean = styles[-len(reach) :].mean(0)
+        length = drawn.square().mean().sqrt() if source.shape.style_norm else torch.ones(())
+        for parameter in after.affine.parameters():
+            parameter.div_(length)
+        missing = mean + factors * (styles - mean) - after.affine(latents.float()).double()
+        known = torch.cat([latents * after.affine.scale, torch.ones(len(latents), 1)], 1)
+        change = (torch.linalg.pinv(known, rcond=CONDITION) @ missing).float()
+        after.affine.weight.add_(change[:-1].t())
+        after.affine.bias.add_(change[-1])
