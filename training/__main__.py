@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from training.config import ConfigError, FitConfig, config_of, load_config, pres
 from training.data import DataError, PortraitSet, PreparedSet, open_prepared, split_rows
 from training.export import (
     ExportError,
+    Trained,
     export,
     trained_of_checkpoint,
     trained_of_published,
@@ -25,6 +27,7 @@ from training.export import (
 )
 from training.health import CollapseError
 from training.pool import LostProcess
+from training.styles import latents_reached
 
 DATA, RUN, BUNDLE = Path("data"), Path("run"), Path("bundle")
 PARSER = Path(str(resources.files("model") / "bundles" / "parser" / "parser.onnx"))
@@ -106,6 +109,15 @@ def _held_out(data: PreparedSet, config: FitConfig, split: str) -> PortraitSet:
     return PortraitSet(data, config, rows, torch.device("cpu"), balanced=False)
 
 
+def _reached(trained: Trained, config: FitConfig, reach: Sequence[float]) -> Trained:
+    if getattr(config, "style_norm", True):
+        raise ConfigError("--reach: needs a run of Lifespan without style_norm")
+    if len(reach) != len(config.clusters):
+        raise ConfigError(f"--reach: {len(config.clusters)} factors are needed, one an anchor")
+    latents = latents_reached(trained.parts.latents, reach)
+    return replace(trained, parts=replace(trained.parts, latents=latents))
+
+
 def _export(arguments: argparse.Namespace) -> int:
     from training.checkpoints import BEST, CHECKPOINT, load_checkpoint
 
@@ -115,6 +127,8 @@ def _export(arguments: argparse.Namespace) -> int:
         hint = "fit keeps one with its first selection score" if arguments.best else "run fit first"
         raise DataError(f"{arguments.run} holds no {name}; {hint}")
     trained = trained_of_checkpoint(state)
+    if arguments.reach:
+        trained = _reached(trained, config_of(state["config"]), arguments.reach)
     data = open_prepared(arguments.data)
     portraits = (
         _held_out(data, config_of(state["config"]), "selection")
@@ -324,6 +338,13 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("-o", "--output", type=Path, default=BUNDLE)
     sub.add_argument(
         "--best", action="store_true", help="the checkpoint of the highest selection score"
+    )
+    sub.add_argument(
+        "--reach",
+        nargs="+",
+        type=float,
+        metavar="FACTOR",
+        help="on each anchor's w, from their mean",
     )
     sub.add_argument("--name", help="the method's where not given")
     sub.add_argument("--version", default="0.1.0")

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from model.networks.lifespan import LifespanGenerator
@@ -38,3 +40,13 @@ def reach_out(
         change = (torch.linalg.pinv(known, rcond=CONDITION) @ missing).float()
         after.affine.weight.add_(change[:-1].t())
         after.affine.bias.add_(change[-1])
+
+
+def latents_reached(latents: NDArray[np.float32], reach: Sequence[float]) -> NDArray[np.float32]:
+    """Latents (groups, anchors, K), every anchor's moved away from the mean of the default group's.
+
+    w becomes m + reach[anchor] (w - m). Without `style_norm` styles follow w linearly, so that all
+    of an anchor's styles move by the same factor, as in `reach_out`.
+    """
+    mean = latents[-1].mean(0)
+    return (mean + np.asarray(reach, np.float32)[:, None] * (latents - mean)).astype(np.float32)

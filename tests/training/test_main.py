@@ -164,3 +164,33 @@ def test_the_best_checkpoint_is_exported_on_request(finished, prepared, tmp_path
     ]
     assert seen == [160, 80]
     assert open_bundle(tmp_path / "last").manifest.name == "lifespan", "the method's by default"
+
+
+def test_latents_are_exported_further_from_their_mean_on_request(
+    finished, prepared, tmp_path, capfd
+):
+    state = load_checkpoint(finished.folder)
+    state = state | {"config": state["config"] | {"style_norm": False}}
+    save_checkpoint(tmp_path, state)
+    reach = ["1", "1", "1", "1", "2.5", "0.5"]
+
+    def export(name, *asked, run=tmp_path):
+        folder = tmp_path / name
+        command = ["export", str(run), "--data", str(prepared.path), "-o", str(folder)]
+        return main([*command, "--precision", "float32", *asked]), folder
+
+    latents = []
+    for name, asked in (("plain", []), ("reached", ["--reach", *reach])):
+        status, folder = export(name, *asked)
+        assert status == 0
+        latents.append(open_bundle(folder).latents)
+    mean = latents[0][-1].mean(0)
+    wanted = mean + np.array(reach, np.float32)[:, None] * (latents[0] - mean)
+    np.testing.assert_allclose(latents[1], wanted, atol=1e-5)
+    capfd.readouterr()
+    for asked, run, reason in (
+        (reach, finished.folder, "--reach: needs a run of Lifespan without style_norm"),
+        (["1", "2"], tmp_path, "--reach: 6 factors are needed"),
+    ):
+        assert export("none", "--reach", *asked, run=run)[0] == 2
+        assert reason in capfd.readouterr().err
