@@ -151,46 +151,33 @@ def test_mistakes_are_told_in_one_line(arguments, message, tmp_path, monkeypatch
     assert re.search(message, error)
 
 
-def test_the_best_checkpoint_is_exported_on_request(finished, prepared, tmp_path):
-    state = load_checkpoint(finished.folder)
-    save_checkpoint(tmp_path, state | {"images_seen": 80})
-    keep_checkpoint(tmp_path, BEST)
-    save_checkpoint(tmp_path, state)
-    for name, asked in (("last", []), ("best", ["--best"])):
-        export = ["export", str(tmp_path), "--data", str(prepared.path), "-o", str(tmp_path / name)]
-        assert main([*export, "--precision", "float32", *asked]) == 0
-    seen = [
-        open_bundle(tmp_path / name).manifest.provenance.images_seen for name in ("last", "best")
-    ]
-    assert seen == [160, 80]
-    assert open_bundle(tmp_path / "last").manifest.name == "lifespan", "the method's by default"
-
-
-def test_latents_are_exported_further_from_their_mean_on_request(
+def test_the_best_checkpoint_and_further_latents_are_exported_on_request(
     finished, prepared, tmp_path, capfd
 ):
     state = load_checkpoint(finished.folder)
-    state = state | {"config": state["config"] | {"style_norm": False}}
+    loose = state | {"config": state["config"] | {"style_norm": False}}
+    save_checkpoint(tmp_path, loose | {"images_seen": 80})
+    keep_checkpoint(tmp_path, BEST)
     save_checkpoint(tmp_path, state)
-    reach = ["1", "1", "1", "1", "2.5", "0.5"]
+    reach = ["--reach", "1", "1", "1", "1", "2.5", "0.5"]
 
-    def export(name, *asked, run=tmp_path):
-        folder = tmp_path / name
-        command = ["export", str(run), "--data", str(prepared.path), "-o", str(folder)]
-        return main([*command, "--precision", "float32", *asked]), folder
+    def export(name, *asked):
+        command = ["export", str(tmp_path), "--data", str(prepared.path), "-o", tmp_path / name]
+        return main([*map(str, command), "--precision", "float32", *asked])
 
-    latents = []
-    for name, asked in (("plain", []), ("reached", ["--reach", *reach])):
-        status, folder = export(name, *asked)
-        assert status == 0
-        latents.append(open_bundle(folder).latents)
-    mean = latents[0][-1].mean(0)
-    wanted = mean + np.array(reach, np.float32)[:, None] * (latents[0] - mean)
-    np.testing.assert_allclose(latents[1], wanted, atol=1e-5)
+    assert export("last") == export("best", "--best", *reach) == 0
+    last, best = (open_bundle(tmp_path / name) for name in ("last", "best"))
+    assert last.manifest.provenance.images_seen == 160
+    assert best.manifest.provenance.images_seen == 80
+    assert last.manifest.name == "lifespan", "the method's by default"
+    mean = last.latents[-1].mean(0)
+    wanted = mean + np.array(reach[1:], np.float32)[:, None] * (last.latents - mean)
+    np.testing.assert_allclose(best.latents, wanted, atol=1e-5)
+
     capfd.readouterr()
-    for asked, run, reason in (
-        (reach, finished.folder, "--reach: needs a run of Lifespan without style_norm"),
-        (["1", "2"], tmp_path, "--reach: 6 factors are needed"),
+    for asked, reason in (
+        (reach, "--reach: needs a run of Lifespan without style_norm"),
+        (["--best", *reach[:3]], "--reach: 6 factors are needed"),
     ):
-        assert export("none", "--reach", *asked, run=run)[0] == 2
+        assert export("none", *asked) == 2
         assert reason in capfd.readouterr().err
