@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +35,15 @@ LIFESPAN_CLUSTERS = tuple(
     AgeCluster.between(*bounds) for bounds in ((0, 2), (3, 6), (7, 9), (15, 19), (30, 39), (50, 69))
 )
 """The six anchor classes of Lifespan Age Transformation Synthesis (Or-El et al. 2020)."""
+
+
+class Pace(StrEnum):
+    """How fast a film goes through the ages."""
+
+    ANCHORS = "anchors"
+    """The same time between any two neighbouring anchors, as faces change most while young"""
+    YEARS = "years"
+    """The same time for every year"""
 
 
 def age_range_years(clusters: Sequence[AgeCluster]) -> tuple[float, float]:
@@ -74,6 +84,27 @@ def anchor_weights(
     position = np.interp(ages, centres, np.arange(len(centres)))
     distance = np.abs(position[..., None] - np.arange(len(centres)))
     return np.clip(1.0 - distance, 0.0, 1.0).astype(np.float32)
+
+
+def film_ages(
+    first_years: float,
+    last_years: float,
+    frames: int,
+    clusters: Sequence[AgeCluster] = LIFESPAN_CLUSTERS,
+    pace: Pace = Pace.ANCHORS,
+) -> NDArray[np.float64]:
+    """Ages (frames,) from the first to the last, both included, either of which may be the older.
+
+    Ages outside the anchor centres, where nothing changes, take no time at the anchors' pace.
+    """
+    if pace is Pace.YEARS:
+        return np.linspace(first_years, last_years, frames)
+    centres = np.array([cluster.centre_years for cluster in clusters])
+    places = np.arange(len(centres))
+    first, last = np.interp([first_years, last_years], centres, places)
+    ages = np.interp(np.linspace(first, last, frames), places, centres)
+    ages[0], ages[-1] = first_years, last_years
+    return ages
 
 
 def age_codes(anchors: int, populations: int = 1, elements: int = 50) -> NDArray[np.float32]:

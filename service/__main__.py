@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 
+from model.ages import Pace
 from model.bundle import BundleError, Manifest
 from model.runtime import ProviderError
 from service.album import Ageing, Album, Interpolation, Making, Together
@@ -178,7 +179,7 @@ def interpolate(settings: Settings, asked: argparse.Namespace) -> int:
             predictor,
             model,
             group_of(model.manifest, asked.group),
-            between(model.manifest, asked.start, asked.stop, asked.frames),
+            between(model.manifest, asked.start, asked.stop, asked.frames, Pace(asked.pace)),
             asked.fps,
             FILMS[suffix.lower()],
             suffix,
@@ -340,6 +341,12 @@ def _parser() -> argparse.ArgumentParser:
     interpolation.add_argument("--start", metavar="ANCHOR|YEARS")
     interpolation.add_argument("--stop", metavar="ANCHOR|YEARS")
     interpolation.add_argument("--frames", type=_whole(2), default=24)
+    interpolation.add_argument(
+        "--pace",
+        choices=[each.value for each in Pace],
+        default=Pace.ANCHORS.value,
+        help="as many frames between any two neighbouring anchors (the default), or for every year",
+    )
     interpolation.add_argument("--fps", type=_number(1, 60), default=12)
     interpolation.add_argument(
         "-o",

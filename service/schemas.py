@@ -7,6 +7,7 @@ from fastapi import UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
+from model.ages import Pace
 from service.errors import MEDIA_TYPE, MethodNotAllowed, NotFound, Problem, problems
 from service.media import PictureFormat
 
@@ -100,6 +101,11 @@ class _Sequence(_Pictures):
         None, max_length=64, description="Anchor or age in years; the last anchor."
     )
     frames: int = Field(24, ge=2, description="Number of frames, both ends included.")
+    pace: Pace = Field(
+        Pace.ANCHORS,
+        description="`anchors`: as many frames between any two neighbouring anchors, as faces "
+        "change most while young; `years`: as many frames for every year.",
+    )
     fps: float = Field(12, ge=1, le=60, description="Frames a second.")
 
 

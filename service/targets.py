@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.ages import anchor_weights
+from model.ages import Pace, anchor_weights, film_ages
 from model.bundle import Manifest
 from service.errors import (
     AgeOutOfRange,
@@ -142,8 +142,14 @@ def of_faces(manifest: Manifest, texts: Sequence[str]) -> dict[int, Target]:
     return found
 
 
-def between(manifest: Manifest, start: str | None, stop: str | None, frames: int) -> list[Target]:
-    """`frames` ages in equal steps, both ends included, by default from first to last anchor.
+def between(
+    manifest: Manifest,
+    start: str | None,
+    stop: str | None,
+    frames: int,
+    pace: Pace = Pace.ANCHORS,
+) -> list[Target]:
+    """`frames` ages at a pace, both ends included, by default from first to last anchor.
 
     Raises UnknownAnchor, AgeOutOfRange, NotContinuous, or InvalidRequest under 2 frames.
     """
@@ -152,7 +158,8 @@ def between(manifest: Manifest, start: str | None, stop: str | None, frames: int
     _demand_continuous(manifest)
     first = of_anchor_or_age(manifest, manifest.anchors[0].name if start is None else start)
     last = of_anchor_or_age(manifest, manifest.anchors[-1].name if stop is None else stop)
-    ages = np.linspace(first.effective_age_years, last.effective_age_years, frames)
+    ends = (first.effective_age_years, last.effective_age_years)
+    ages = film_ages(*ends, frames, manifest.clusters, pace)
     return [of_age(manifest, float(age)) for age in ages]
 
 

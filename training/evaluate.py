@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from model.ages import film_ages
 from model.bundle import Bundle
 from model.portraits.detect import DlibLandmarker, Face, Landmarker
 from model.runtime import Provider, available_threads, open_graph
@@ -72,11 +73,14 @@ class Subject:
         decoder = cluster if len(self._decoders) > 1 else 0
         return self._decode(self.identities(pictures), np.arange(len(pictures)), latents, decoder)
 
+    def film_ages(self, frames: int = FRAMES) -> NDArray[np.float64]:
+        """The ages (frames,) of `walk`."""
+        clusters = self.bundle.manifest.clusters
+        return film_ages(clusters[0].centre_years, clusters[-1].centre_years, frames, clusters)
+
     def walk(self, portrait: Pictures, group: str, frames: int = FRAMES) -> Pictures:
-        """A portrait at ages in equal steps from first to last anchor: (frames, R, R, 3)."""
-        centres = [cluster.centre_years for cluster in self.bundle.manifest.clusters]
-        ages = np.linspace(centres[0], centres[-1], frames)
-        latents = self.bundle.latent_of_age(ages, group)
+        """A portrait from first to last anchor at the anchors' pace: (frames, R, R, 3)."""
+        latents = self.bundle.latent_of_age(self.film_ages(frames), group)
         return self._decode(self.identities(portrait[None]), np.zeros(frames), latents)
 
 

@@ -339,7 +339,7 @@ def texture(m: Measurement) -> list[dict[str, Any]]:
 
 
 def interpolation(m: Measurement) -> dict[str, Any] | None:
-    """How judged age goes along interpolations in equal steps of years; None without any."""
+    """How judged age goes along interpolations from anchor to anchor; None without any."""
     if not len(m.walk_years):
         return None
     back = (np.maximum.accumulate(m.walk_years, 1) - m.walk_years).max(1)

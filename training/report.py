@@ -418,8 +418,7 @@ def _interpolation(m: Measurement, portraits: PortraitSet, found: dict[str, Any]
         ]
     ]
     subject = Subject(m.bundle)
-    centres = [anchor.centre_years for anchor in m.bundle.manifest.anchors]
-    ages = np.linspace(centres[0], centres[-1], STRIP)
+    ages = subject.film_ages(STRIP)
     strips = []
     for place in (len(m.rows) // 3, 2 * len(m.rows) // 3):
         frames = subject.walk(_portrait(m, portraits, place), m.group, STRIP)
@@ -430,20 +429,19 @@ def _interpolation(m: Measurement, portraits: PortraitSet, found: dict[str, Any]
         )
         strips.append(f'<div class="row strip">{figures}</div>')
     return (
-        "<h2>Interpolation</h2><p>Portraits taken from the first anchor's age to the last one's in "
-        "equal steps. Rank correlation of judged age with time, how far the judged age falls back, "
-        "its largest jump between neighbouring frames, and how far neighbouring frames differ; "
-        "means over portraits.</p>"
-        f"{table(head, body)}{_walk_chart(walks, centres)}"
+        "<h2>Interpolation</h2><p>Portraits taken from the first anchor's age to the last one's, "
+        "with as many frames between any two anchors. Rank correlation of judged age with time, "
+        "how far the judged age falls back, its largest jump between neighbouring frames, and how "
+        "far neighbouring frames differ; means over portraits.</p>"
+        f"{table(head, body)}{_walk_chart(walks, subject.film_ages())}"
         f'<div class="scroll">{"".join(strips)}</div>'
     )
 
 
-def _walk_chart(walks: dict[str, Any], centres: Sequence[float]) -> str:
+def _walk_chart(walks: dict[str, Any], asked: NDArray[np.float64]) -> str:
     """Mean judged age over the age asked for, with the line where both are equal."""
     width, height, left, bottom = 420, 260, 40, 230
     years = walks["mean_years"]
-    asked = np.linspace(centres[0], centres[-1], len(years))
 
     def x(age: float) -> float:
         return left + (width - left - 10) * age / 80

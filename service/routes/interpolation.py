@@ -52,7 +52,7 @@ async def interpolate(
     predictor: ReadyPredictor,
     query: Annotated[InterpolationQuery, Query()],
 ) -> Response:
-    """Shows a face taken in earlier at ages in equal steps from `start` to `stop`.
+    """Shows a face taken in earlier at ages from `start` to `stop`.
 
     Nothing is encoded that was encoded before: frames only cost their decoding.
     """
@@ -86,7 +86,7 @@ async def _answer(
     group = group_of(model.manifest, asked.group)
     if asked.frames > service.settings.max_frames:
         raise TooManyPictures(asked.frames, service.settings.max_frames)
-    targets = between(model.manifest, asked.start, asked.stop, asked.frames)
+    targets = between(model.manifest, asked.start, asked.stop, asked.frames, asked.pace)
     media_type = choose(request.headers.get("accept"), FILMS)
     if isinstance(asked, InterpolationForm):
         taken = await taken_face(

@@ -6,11 +6,13 @@ from hypothesis import strategies as st
 from model.ages import (
     LIFESPAN_CLUSTERS,
     AgeCluster,
+    Pace,
     age_codes,
     age_range_years,
     anchor_weights,
     check_clusters,
     cluster_of_age,
+    film_ages,
 )
 
 
@@ -85,3 +87,17 @@ def test_the_neutral_code_is_the_mean_of_the_populations():
     assert codes.shape == (3, 6, 36)
     np.testing.assert_array_equal(codes[2], codes[:2].mean(0))
     assert codes[0, 1].sum() == codes[2, 1].sum() == 3
+
+
+def test_a_film_has_as_many_frames_between_any_two_anchors_and_both_ends():
+    ages = film_ages(0, 69, 11)
+    assert ages.tolist() == pytest.approx([0, 2.75, 4.5, 6.25, 8, 12.5, 17, 25.75, 34.5, 47, 69])
+    assert film_ages(69, 0, 11).tolist() == ages[::-1].tolist()
+
+
+def test_a_film_of_years_has_as_many_frames_for_each():
+    assert film_ages(20, 60, 5, pace=Pace.YEARS).tolist() == [20, 30, 40, 50, 60]
+
+
+def test_a_film_within_two_anchors_goes_evenly():
+    assert film_ages(20, 30, 3).tolist() == pytest.approx([20, 25, 30])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.ages import Pace
 from model.bundle import Manifest
 from service import targets
 from service.errors import (
@@ -91,10 +92,19 @@ def test_targets_keep_the_order_anchors_ages_weights(manifest: Manifest):
     assert asked[7].age_years == 25
 
 
-def test_a_sequence_has_equal_steps_and_both_ends(manifest: Manifest):
-    frames = targets.between(manifest, "0-2", "61", 5)
+@pytest.mark.parametrize(
+    ("pace", "wanted"),
+    [
+        (Pace.YEARS, np.linspace(1, 59.5, 11)),
+        (Pace.ANCHORS, [1, 2.75, 4.5, 6.25, 8, 12.5, 17, 25.75, 34.5, 47, 59.5]),
+    ],
+)
+def test_a_sequence_has_even_steps_and_both_ends(
+    manifest: Manifest, pace: Pace, wanted: list[float]
+):
+    frames = targets.between(manifest, "0-2", "61", 11, pace)
     ages = [frame.effective_age_years for frame in frames]
-    assert ages == pytest.approx(np.linspace(1, 59.5, 5))
+    assert ages == pytest.approx(wanted)
 
 
 def test_a_sequence_may_run_backwards(manifest: Manifest):
