@@ -17,7 +17,7 @@ from model.runtime import Provider, available_threads, open_graph
 from training.data import DataError, PortraitSet
 from training.descriptor import Descriptor
 from training.judge import Judge, Verdict
-from training.metrics import head_turn, psnr_db, sharpness, ssim
+from training.metrics import head_turn, psnr_db, sharpness, skin_luminance, ssim
 
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.floating]
@@ -101,6 +101,10 @@ class Measurement:
     """(N,) the portraits' own"""
     labels: NDArray[np.str_]
     """(N,) the groups that the data says"""
+    sources: NDArray[np.str_]
+    """(N,) the collections that the portraits are from"""
+    skin: Floats
+    """(N,) see `metrics.skin_luminance`; NaN where no face was found"""
     turn: Floats
     """(N,) see `metrics.head_turn`"""
     sharpness: Floats
@@ -166,6 +170,7 @@ def measure(
     judge = judge or Judge()
     images = portraits.images.permute(0, 2, 3, 1).cpu().numpy()
     labels = np.array([row.gender for row in portraits.rows])
+    sources = np.array([row.source for row in portraits.rows])
     rows = np.arange(len(images))
     groups = portraits.config.groups
     if len(groups) > 1 and group in groups:  # one alone means everybody
@@ -199,6 +204,7 @@ def measure(
         rows=rows,
         clusters=clusters[rows],
         labels=labels[rows],
+        sources=sources[rows],
         **seen,
         walked=walked[: len(walks["walk_years"])],
         **walks,
@@ -237,6 +243,7 @@ def _look(
         own_years, own_kind = own.age_years, own.group.argmax(1).astype(float)
     return {
         "turn": head_turn(landmarks[0]),
+        "skin": skin_luminance(portrait, landmarks[0]),
         "sharpness": np.array([sharpness(picture) for picture in everything]),
         "years": verdict.age_years,
         "kind": verdict.group.argmax(1),

@@ -69,6 +69,9 @@ def figures(m: Measurement) -> dict[str, Any]:
         "intervals": intervals(m),
         "by_turn": by_turn(m),
         "by_sharpness": by_sharpness(m),
+        "by_label": [_bin(m, name, m.labels == name) for name in sorted(set(m.labels.tolist()))],
+        "by_source": [_bin(m, name, m.sources == name) for name in sorted(set(m.sources.tolist()))],
+        "by_skin": by_skin(m),
     }
     return {**flat, "details": details}
 
@@ -385,10 +388,19 @@ def by_turn(m: Measurement) -> list[dict[str, Any]]:
 
 def by_sharpness(m: Measurement) -> list[dict[str, Any]]:
     """The chief figures by thirds of the portraits' sharpness."""
-    place = np.empty(len(m.rows), np.int64)
-    place[np.argsort(m.sharpness[:, 0], kind="stable")] = np.arange(len(m.rows))
-    third = place * 3 // len(m.rows)
-    return [_bin(m, name, third == i) for i, name in enumerate(("soft", "middling", "crisp"))]
+    return _thirds(m, m.sharpness[:, 0], ("soft", "middling", "crisp"))
+
+
+def by_skin(m: Measurement) -> list[dict[str, Any]]:
+    """The chief figures by thirds of the luminance of the portraits' skin, where it was seen."""
+    return _thirds(m, m.skin, ("darker", "medium", "lighter"))
+
+
+def _thirds(m: Measurement, values: Floats, names: tuple[str, str, str]) -> list[dict[str, Any]]:
+    known = np.flatnonzero(np.isfinite(values))
+    third = np.full(len(values), -1)
+    third[known[np.argsort(values[known], kind="stable")]] = np.arange(len(known)) * 3 // len(known)
+    return [_bin(m, name, third == i) for i, name in enumerate(names)]
 
 
 def _bin(m: Measurement, name: str, mask: Mask) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Figures of pictures and of what is judged in them: pure functions, each named after its value."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw
 from skimage.metrics import structural_similarity
 
 from model.ages import AgeCluster
@@ -15,6 +17,9 @@ Floats = NDArray[np.floating]
 LUMA = np.array([0.299, 0.587, 0.114])
 FRONTAL, TURNED = 0.15, 0.4
 """Head turns (see `head_turn`) below the first are near frontal, from the second on far turned."""
+
+SKIN = ([1, 2, 3, 4, 48, 31, 40, 41], [15, 14, 13, 12, 54, 35, 47, 46], [27, 31, 33, 35])
+"""Outlines of both cheeks and the nose, places among the 68 landmarks."""
 
 
 def judged_clusters(age_years: ArrayLike, clusters: Sequence[AgeCluster]) -> NDArray[np.int64]:
@@ -66,6 +71,22 @@ def head_turn(landmarks: Floats) -> float:
     line = left - right
     length = float(line @ line)
     return abs(2 * float((nose - right) @ line) / length - 1) if length else 0.0
+
+
+def skin_luminance(picture: NDArray[np.uint8], landmarks: Floats) -> float:
+    """Median luminance, 0 to 255, of both cheeks and the nose of a portrait (R, R, 3).
+
+    Of the area between jaw, eyes and mouth, so that hair, eyes and lips are no part of it.
+    `landmarks` (68, 2) in shares of the side; NaN where they are.
+    """
+    if not np.isfinite(landmarks).all():
+        return math.nan
+    mask = Image.new("L", picture.shape[1::-1])
+    draw = ImageDraw.Draw(mask)
+    for outline in SKIN:
+        draw.polygon([tuple(point) for point in landmarks[outline] * picture.shape[1::-1]], fill=1)
+    inside = np.asarray(mask, bool)
+    return float(np.median(picture[inside] @ LUMA)) if inside.any() else math.nan
 
 
 def sharpness(picture: NDArray[np.uint8]) -> float:

@@ -493,14 +493,19 @@ def _bins(found: dict[str, Any]) -> str:
 
     details = found["details"]
     return (
-        "<h2>By head turn and by sharpness</h2><p>The same figures where portraits differ. A "
+        "<h2>By head turn, sharpness, skin, group and source</h2><p>The same figures where portraits differ. A "
         "head's turn is where the nose's tip lies between the outer corners of the eyes, 0 in the "
         f"middle and 1 before a corner: near frontal under {FRONTAL}, far turned from {TURNED}. "
-        "Sharpness is the portrait's own, in thirds. Good is no column far below the others.</p>"
+        "Sharpness is the portrait's own, in thirds, and so is the luminance of cheeks and nose, "
+        "which light changes as much as skin does. Good is no column far below the others.</p>"
         "<div class='pair'>"
         + split(details["by_turn"], "By head turn")
         + split(details["by_sharpness"], "By the portrait's sharpness")
+        + "</div><div class='pair'>"
+        + split(details["by_skin"], "By the luminance of the skin")
+        + split(details["by_label"], "By the group that the data says")
         + "</div>"
+        + split(details["by_source"], "By source")
     )
 
 

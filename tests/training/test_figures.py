@@ -8,9 +8,11 @@ from training.evaluate import FRAMES, Measurement
 from training.figures import (
     ages,
     by_sharpness,
+    by_skin,
     by_turn,
     chief_figures,
     distribution,
+    figures,
     groups_kept,
     head_shape,
     identity,
@@ -43,6 +45,8 @@ def seen(tmp_path_factory):
         rows=np.arange(count),
         clusters=clusters,
         labels=np.array(["female", "male"])[np.arange(count) % 2],
+        sources=np.array(["ffhq", "aaf", "aaf"])[np.arange(count) % 3],
+        skin=np.where(np.arange(count) % 4, np.arange(count, 0.0, -1), np.nan),
         turn=np.tile([0.0, 0.2, 0.5, 0.5], count // 4),
         sharpness=np.arange(1.0, count + 1)[:, None] * np.ones(7),
         years=CENTRES[columns],
@@ -115,6 +119,24 @@ def test_bins_hold_every_portrait_once(seen):
     assert [soft["psnr_db"], middling["psnr_db"], crisp["psnr_db"]] == [20, 30, 30]
     assert soft["interpolations"] == 2
     assert crisp["rank_correlation"] is None
+
+
+def test_skin_is_binned_by_thirds_where_a_face_was_seen(seen):
+    bins = by_skin(seen)
+    assert [one["bin"] for one in bins] == ["darker", "medium", "lighter"]
+    assert [one["portraits"] for one in bins] == [150] * 3, "a quarter of 600 has no face"
+    # The lightest come first, and the first third is rebuilt worse.
+    assert bins[2]["psnr_db"] < bins[1]["psnr_db"] <= bins[0]["psnr_db"] == 30
+    unseen = dataclasses.replace(seen, skin=np.full(len(seen.rows), np.nan))
+    assert [one["portraits"] for one in by_skin(unseen)] == [0] * 3
+
+
+def test_groups_and_sources_have_figures_of_their_own(seen):
+    details = figures(seen)["details"]
+    portraits = {one["bin"]: one["portraits"] for one in details["by_label"]}
+    assert portraits == {"female": 300, "male": 300}
+    portraits = {one["bin"]: one["portraits"] for one in details["by_source"]}
+    assert portraits == {"aaf": 400, "ffhq": 200}
 
 
 def test_heads_that_change_shape_count_thrice_what_reconstruction_moves(seen):

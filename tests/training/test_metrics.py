@@ -3,6 +3,7 @@ import pytest
 from skimage import data as photographs
 
 from model.ages import LIFESPAN_CLUSTERS
+from model.portraits.detect import DlibLandmarker
 from training.metrics import (
     displacement,
     distances,
@@ -14,6 +15,7 @@ from training.metrics import (
     psnr_db,
     rank_correlation,
     sharpness,
+    skin_luminance,
     ssim,
 )
 
@@ -65,6 +67,22 @@ def test_a_head_turns_as_far_as_its_nose_moves_along_the_eyes(tilt):
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
     assert head_turn(turned @ turn) == pytest.approx(0.5)
     assert head_turn(turned * (-1, 1) @ turn) == pytest.approx(0.5)
+
+
+def test_the_luminance_of_skin_is_that_of_cheeks_and_nose_alone():
+    photo = photographs.astronaut()
+    (face,) = DlibLandmarker().detect(photo)
+    landmarks = face.landmarks / len(photo)
+    found = skin_luminance(photo, landmarks)
+    assert 120 < found < 220
+    darker = (photo * 0.5).astype(np.uint8)
+    assert skin_luminance(darker, landmarks) == pytest.approx(found / 2, abs=1)
+    x, y = face.landmarks.T.round().astype(int)
+    painted = photo.copy()
+    painted[: y[19]] = painted[y[51] : y[57], x[49] : x[53]] = 0  # hair and brows, lips
+    painted[:, : x[0]] = painted[:, x[16] :] = 255
+    assert skin_luminance(painted, landmarks) == pytest.approx(found, abs=1)
+    assert np.isnan(skin_luminance(photo, np.full((68, 2), np.nan)))
 
 
 def test_sharpness_falls_when_a_picture_is_softened_and_does_not_see_its_border():
