@@ -494,8 +494,9 @@ def _bins(found: dict[str, Any]) -> str:
     details = found["details"]
     return (
         "<h2>By head turn, sharpness, skin, group and source</h2><p>The same figures where "
-        "portraits differ. A head's turn is where the nose's tip lies between the outer corners of the eyes, 0 in the "
-        f"middle and 1 before a corner: near frontal under {FRONTAL}, far turned from {TURNED}. "
+        "portraits differ. A head's turn is where the nose's tip lies between the outer corners "
+        f"of the eyes, 0 in the middle and 1 before a corner: near frontal under {FRONTAL}, far "
+        f"turned from {TURNED}. "
         "Sharpness is the portrait's own, in thirds, and so is the luminance of cheeks and nose, "
         "which light changes as much as skin does. Good is no column far below the others.</p>"
         "<div class='pair'>"
