@@ -38,20 +38,21 @@ SMALL = [
     "discriminator_width=12",
     "batch=16",
     "threads=1",
-    "images=160_000",
-    "reconstruction_images=50_000",
-    "discriminator_images=10_000",
-    "polish_images=30_000",
-    "halve_at=[120_000, 150_000]",
+    "images=110_000",
+    "reconstruction_images=16_000",
+    "discriminator_images=6_000",
+    "polish_images=0",
+    "halve_at=[70_000, 100_000]",
 ]
 """The preset at the smallest size, with a schedule for it, on top of which `--set` comes."""
 PUBLISHED: dict[str, Any] = {
     "style_gain": 1.0,
+    "style_norm": True,
     "decoder_start": "random",
     "code_noise": 0.2,
     "coarse_share": 0.0,
 }
-LEVELS = np.arange(0.30, 0.90, 0.05)
+LEVELS = np.arange(0.20, 0.90, 0.02)
 
 
 def trained(
