@@ -104,7 +104,7 @@ def film_ages(
     first, last = np.interp([first_years, last_years], centres, places)
     ages = np.interp(np.linspace(first, last, frames), places, centres)
     ages[0], ages[-1] = first_years, last_years
-    return ages
+    return np.clip(ages, min(first_years, last_years), max(first_years, last_years))
 
 
 def age_codes(anchors: int, populations: int = 1, elements: int = 50) -> NDArray[np.float32]:

@@ -150,8 +150,7 @@ class Decoder(nn.Module):
 
     def styled(self) -> Iterator[ModulatedConv2d]:
         """The modulated convolutions, first to last."""
-        for block in self.blocks:
-            yield from (block.first, block.second)  # type: ignore[misc]
+        yield from (module for module in self.modules() if isinstance(module, ModulatedConv2d))
 
     def draw_passing(self) -> None:
         """Draws the styled kernels so that each passes its input on; see `ModulatedConv2d`."""

@@ -101,3 +101,7 @@ def test_a_film_of_years_has_as_many_frames_for_each():
 
 def test_a_film_within_two_anchors_goes_evenly():
     assert film_ages(20, 30, 3).tolist() == pytest.approx([20, 25, 30])
+
+
+def test_a_film_before_the_first_anchor_stays_between_its_ends():
+    assert film_ages(0, 0.5, 3).tolist() == [0, 0.5, 0.5]
