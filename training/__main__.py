@@ -344,7 +344,7 @@ def arguments_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=float,
         metavar="FACTOR",
-        help="on each anchor's w, from their mean",
+        help="of each anchor: how many times as far its latent is to be from their mean",
     )
     sub.add_argument("--name", help="the method's where not given")
     sub.add_argument("--version", default="0.1.0")
