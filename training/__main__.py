@@ -44,6 +44,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
         arguments.scale,
         arguments.minimum_px,
         arguments.limit,
+        arguments.landmarks,
     )
     report = prepare(
         arguments.source,
@@ -305,6 +306,12 @@ def arguments_parser() -> argparse.ArgumentParser:
     sub.add_argument("--scale", type=float, default=1.0, help="crop, in units of FFHQ's")
     sub.add_argument("--minimum-px", type=int, default=64, help="smallest crop taken, pixels")
     sub.add_argument("--limit", type=int, default=0, help="pictures to take; 0 is all")
+    sub.add_argument(
+        "--landmarks",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="note each face's landmarks, which flow_images learns from",
+    )
     sub.add_argument("--parser", type=Path, default=PARSER, help="face parser's graph")
     sub.add_argument("--processes", type=int, default=available_threads())
 

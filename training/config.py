@@ -38,6 +38,9 @@ class FitConfig:
     """Share of draws in which the group is dropped; 0 trains no neutral group."""
     source_temper: float = 0.5
     """Sources are drawn with their size to this power: 0 evenly, 1 as they come."""
+    glasses_share: float = 1.0
+    """Largest share of a cluster's draws that may wear glasses: old people often do, children
+    hardly ever, and a discriminator takes them for age."""
     batch: int = 16
     """Images of a step, over all processes and accumulated parts."""
     accumulate: int = 1
@@ -107,7 +110,7 @@ class FitConfig:
             raise ConfigError(f"accumulate: {self.accumulate} does not divide batch {self.batch}")
         if not 0 <= self.neutral < 1:
             raise ConfigError("neutral: must be in [0, 1)")
-        self.shares("augment_share")
+        self.shares("augment_share", "glasses_share")
         for name in ("generator_betas", "discriminator_betas"):
             betas = getattr(self, name)
             if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):

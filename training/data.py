@@ -32,6 +32,8 @@ class Row:
     gender: str
     source: str
     split: str
+    glasses: bool | None = None
+    """Whether the parser saw glasses; None where `prepare` did not look yet"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ class PreparedSet:
     """(N, R, R) share of the kept classes, 255 = all"""
     rows: tuple[Row, ...]
     information: dict[str, object]
+    landmarks: NDArray[np.float32] | None = None
+    """(N, 68, 2), right and down in shares of the side, NaN where no face was seen; None where
+    `prepare` did not look"""
 
     @property
     def resolution(self) -> int:
@@ -68,12 +73,15 @@ def open_prepared(path: Path) -> PreparedSet:
                 row["gender"],
                 row["source"],
                 row["split"],
+                row["glasses"] == "1" if "glasses" in row else None,
             )
             for row in csv.DictReader(file)
         )
     portraits = np.load(path / "portraits.npy", mmap_mode="r")
     kept = np.load(path / "kept.npy", mmap_mode="r")
-    return PreparedSet(path, portraits, kept, rows, information)
+    places = path / "landmarks.npy"
+    landmarks = np.load(places, mmap_mode="r") if places.exists() else None
+    return PreparedSet(path, portraits, kept, rows, information, landmarks)
 
 
 def masked(portraits: Tensor, kept: Tensor, background: int = 128) -> Tensor:
@@ -95,6 +103,8 @@ class Batch:
     """(N,) wanted cluster, another unless a method draws its own"""
     group: Tensor
     """(N,) group whose codes and heads count"""
+    landmarks: Tensor | None = None
+    """(N, 68, 2), right and down in shares of the side, NaN where no face was seen"""
 
     def part(self, index: int, parts: int) -> "Batch":
         """Every sample that counts `index` modulo `parts`.
@@ -103,14 +113,18 @@ class Batch:
         one part, where parts are multiples of 4.
         """
         rows = slice(index, None, parts)
-        return Batch(self.real[rows], self.source[rows], self.target[rows], self.group[rows])
+        landmarks = None if self.landmarks is None else self.landmarks[rows]
+        return Batch(
+            self.real[rows], self.source[rows], self.target[rows], self.group[rows], landmarks
+        )
 
 
 class PortraitSet:
     """Masked portraits of one split on a device, at the run's resolution, drawn in balance.
 
     Uniform over clusters, then over groups, then over sources tempered by their size: source is
-    confounded with age in the usual data, and a cell may hold a few dozen images.
+    confounded with age in the usual data, and a cell may hold a few dozen images. So are glasses,
+    of which no cell's draws have more than `glasses_share`.
     """
 
     def __init__(
@@ -139,8 +153,14 @@ class PortraitSet:
         self.clusters = torch.tensor([cluster for _, cluster, _ in usable])
         self.groups = torch.tensor([group for _, _, group in usable])
         self.images = self._load(data)
+        self.landmarks: Tensor | None = None
+        """(N, 68, 2) on the device, where the set has them"""
+        if data.landmarks is not None:
+            index = np.array([row.index for row in self.rows])
+            self.landmarks = torch.from_numpy(data.landmarks[index]).to(device)
         if balanced:
             self._check_cells()
+            self._check_glasses()
 
     @cached_property
     def _cells(self) -> list[list[tuple[Tensor, Tensor]]]:
@@ -166,6 +186,12 @@ class PortraitSet:
         if empty:
             raise DataError(f"no training portrait of {', '.join(empty)}")
 
+    def _check_glasses(self) -> None:
+        if self.config.glasses_share < 1 and any(row.glasses is None for row in self.rows):
+            raise DataError(
+                "glasses_share: the set does not say who wears glasses; prepare it anew, or take 1"
+            )
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -188,6 +214,7 @@ class PortraitSet:
         """Per cluster and group: the rows' indices and their probabilities."""
         names = sorted({row.source for row in self.rows})
         sources = torch.tensor([names.index(row.source) for row in self.rows])
+        glasses = torch.tensor([bool(row.glasses) for row in self.rows])
         tables = []
         for cluster in range(len(self.config.clusters)):
             per_group = []
@@ -196,7 +223,14 @@ class PortraitSet:
                 counts = torch.bincount(sources[index], minlength=len(names)).double()
                 share = counts**self.config.source_temper * (counts > 0)
                 share = share / share.sum()
-                per_group.append((index, (share / counts.clamp(min=1))[sources[index]]))
+                probability = (share / counts.clamp(min=1))[sources[index]]
+                worn = glasses[index]
+                seen = probability[worn].sum()
+                if self.config.glasses_share < seen < 1:
+                    wanted = self.config.glasses_share
+                    probability[worn] *= wanted / seen
+                    probability[~worn] *= (1 - wanted) / (1 - seen)
+                per_group.append((index, probability))
             tables.append(per_group)
         return tables
 
@@ -234,7 +268,14 @@ class PortraitSet:
             source.to(self.device),
             target.to(self.device),
             group.to(self.device),
+            self._landmarks_of(rows, flip),
         )
+
+    def _landmarks_of(self, rows: Tensor, flip: Tensor) -> Tensor | None:
+        if self.landmarks is None:
+            return None
+        landmarks = self.landmarks[rows.to(self.device)]
+        return torch.where(flip.to(self.device).view(-1, 1, 1), mirrored(landmarks), landmarks)
 
     def rows_of(self, clusters: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
         """A row (N,) of each cell (cluster, group), both (N,), drawn by the tempered sources."""
@@ -250,6 +291,20 @@ class PortraitSet:
         if flip is None:
             return image
         return torch.where(flip.to(self.device).view(-1, 1, 1, 1), image.flip(-1), image)
+
+
+MIRRORED = (
+    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
+    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+    *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
+)  # fmt: skip
+"""Of each of the 68 landmarks, the one that takes its place in a mirrored picture."""
+
+
+def mirrored(landmarks: Tensor) -> Tensor:
+    """Landmarks (N, 68, 2), right and down in shares of the side, of the mirrored pictures."""
+    other = landmarks[:, MIRRORED]
+    return torch.stack([1 - other[..., 0], other[..., 1]], -1)
 
 
 def split_rows(

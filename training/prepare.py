@@ -18,13 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from model.portraits.align import Alignment, Geometry, align, check_size
+from model.portraits.align import Alignment, Geometry, align, check_size, crop
 from model.portraits.classes import REMOVED
 from model.portraits.detect import DlibLandmarker, Landmarker, pick_face
 from model.portraits.errors import NoFace, PortraitError
 from model.portraits.parse import Parser
 from model.portraits.photo import read_photo
-from model.portraits.portrait import Portrait, cut_portrait
+from model.portraits.portrait import parsed_portrait
 from training.data import SCHEMA_VERSION, DataError
 from training.pool import LostProcess, unordered
 from training.signals import stop_requests
@@ -48,12 +48,30 @@ REPEATED_ROW = "repeated_row"
 """Reason of a table's row whose picture an earlier row named."""
 KEPT_SHARE = (0.08, 0.98)
 """A portrait whose kept classes cover less or more of it is dropped: the map cannot be right."""
+GLASSES = 0.004
+"""Share of the portrait from which on a part of it that looks like glasses counts as glasses."""
+SEARCHED_PX = 256
+"""Portraits are enlarged to this side before their faces are sought: dlib needs faces of 80 px."""
 SETTLE_S = 5.0
 """Time between the moments when portraits are forced to disk and noted as done."""
 
 
-Result = tuple[int, tuple[NDArray[np.uint8], NDArray[np.uint8]] | str]
-"""A picture's place with its portrait (R, R, 3) and kept share (R, R), or why it was dropped."""
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What is packed of a picture."""
+
+    pixels: NDArray[np.uint8]
+    """uint8 (R, R, 3) RGB"""
+    kept: NDArray[np.uint8]
+    """uint8 (R, R), 255 = all"""
+    glasses: NDArray[np.uint8]
+    """uint8 (), 1 where they are worn"""
+    landmarks: NDArray[np.float32]
+    """float32 (68, 2), right and down in shares of the portrait's side; NaN where none were seen"""
+
+
+Result = tuple[int, Cut | str]
+"""A picture's place with what was cut out of it, or why it was dropped."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +87,8 @@ class PrepareConfig:
     """Smallest side of the crop in the photograph, in pixels."""
     limit: int = 0
     """Stop after so many pictures, spread over the table; 0 takes all."""
+    landmarks: bool = True
+    """Note where the 68 landmarks of each face are, which portraits are searched for."""
 
 
 class Cutter:
@@ -77,13 +97,14 @@ class Cutter:
     def __init__(self, collection: Collection, config: PrepareConfig, parser: Path) -> None:
         self.collection, self.config = collection, config
         self.parser = Parser.open(parser, threads=1)
-        self.landmarker: Landmarker | None = None if config.aligned else DlibLandmarker()
+        wanted = config.landmarks or not config.aligned
+        self.landmarker: Landmarker | None = DlibLandmarker() if wanted else None
 
     def __call__(self, task: tuple[int, str]) -> Result:
         """Takes the place and the file of a picture, gives the place and what became of it."""
         place, file = task
         try:
-            portrait = self.portrait(file)
+            cut = self.cut(file)
         except PortraitError as error:
             return place, error.code
         except OSError:
@@ -91,48 +112,66 @@ class Cutter:
         except Exception as error:
             error.add_note(f"while preparing {file}")
             raise
-        if not KEPT_SHARE[0] < float(portrait.kept.mean()) < KEPT_SHARE[1]:
+        if not KEPT_SHARE[0] < float(cut.kept.mean()) / 255 < KEPT_SHARE[1]:
             return place, "implausible_map"
-        return place, (portrait.pixels, np.rint(portrait.kept * 255).astype(np.uint8))
+        return place, cut
 
-    def portrait(self, file: str) -> Portrait:
-        """The portrait of a file. Raises PortraitError or OSError."""
+    def cut(self, file: str) -> Cut:
+        """What is packed of a file. Raises PortraitError or OSError."""
         pixels = read_photo(self.collection.read(file)).pixels
-        alignment = self._alignment(pixels)
+        alignment, landmarks = self._aligned(pixels) if self.config.aligned else self._found(pixels)
         check_size(alignment, self.config.minimum_px)
-        return cut_portrait(pixels, alignment, self.parser, REMOVED)
+        portrait, parsing = parsed_portrait(pixels, alignment, self.parser, REMOVED)
+        return Cut(
+            portrait.pixels,
+            np.rint(portrait.kept * 255).astype(np.uint8),
+            np.array(parsing.share(["eyeglasses"]).mean() > GLASSES, np.uint8),
+            (alignment.to_portrait(landmarks) / alignment.resolution).astype(np.float32),
+        )
 
-    def _alignment(self, pixels: NDArray[np.uint8]) -> Alignment:
-        if self.landmarker is None:
-            height, width = pixels.shape[:2]
-            return Alignment.of_aligned(width, height, self.config.resolution)
+    def _found(self, pixels: NDArray[np.uint8]) -> tuple[Alignment, NDArray[np.floating]]:
+        """Alignment and landmarks, in the photo, of its largest face."""
+        assert self.landmarker is not None
         faces = self.landmarker.detect(pixels)
         if not faces:
             raise NoFace
-        geometry = Geometry(self.config.resolution, self.config.scale)
-        return align(pick_face(faces, 0).landmarks, geometry)
+        landmarks = pick_face(faces, 0).landmarks
+        return align(landmarks, Geometry(self.config.resolution, self.config.scale)), landmarks
+
+    def _aligned(self, pixels: NDArray[np.uint8]) -> tuple[Alignment, NDArray[np.floating]]:
+        """The same of a picture that is a portrait, whose face need not be found."""
+        height, width = pixels.shape[:2]
+        alignment = Alignment.of_aligned(width, height, self.config.resolution)
+        searched = alignment.at(max(SEARCHED_PX, alignment.resolution))
+        faces = self.landmarker.detect(crop(pixels, searched)) if self.landmarker else []
+        if not faces:
+            return alignment, np.full((68, 2), np.nan)
+        return alignment, searched.to_photo(faces[0].landmarks)
 
 
 class PackedRows:
-    """A `.npy` file of uint8 rows that are written in place.
+    """A `.npy` file of rows that are written in place.
 
     It is written, not mapped: a full disk is an error then and no crash, and what was written
     does not count as this process's memory.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, path: Path, shape: tuple[int, ...], dtype: type[np.generic] = np.uint8
+    ) -> None:
         if not path.exists():
             draft = path.with_name(f"{path.name}.partial")
-            np.lib.format.open_memmap(draft, "w+", np.uint8, shape)
+            np.lib.format.open_memmap(draft, "w+", dtype, shape)
             draft.replace(path)
         mapped = np.load(path, mmap_mode="r")
         if mapped.shape != shape:
             raise DataError(f"{path} is {mapped.shape}, not {shape}; choose another folder")
         self.path = path
-        self._start, self._row_bytes = mapped.offset, math.prod(shape[1:])
+        self._start = mapped.offset
+        self._row_bytes = math.prod(shape[1:]) * mapped.itemsize
         self._file = path.open("r+b", buffering=0)
 
-    def __setitem__(self, place: int, row: NDArray[np.uint8]) -> None:
+    def __setitem__(self, place: int, row: NDArray[np.generic]) -> None:
         self._file.seek(self._start + place * self._row_bytes)
         if self._file.write(row.tobytes()) != self._row_bytes:
             raise OSError(f"{self.path} could not be written: is the disk full?")
@@ -155,8 +194,11 @@ class Progress:
     def __init__(self, output: Path, count: int, side: int) -> None:
         self.portraits = PackedRows(output / "portraits.npy", (count, side, side, 3))
         self.kept = PackedRows(output / "kept.npy", (count, side, side))
+        self.glasses = PackedRows(output / "glasses.npy", (count,))
+        self.landmarks = PackedRows(output / "landmarks.npy", (count, 68, 2), np.float32)
         self._packed = PackedRows(output / "status.npy", (count,))
         self.status: NDArray[np.uint8] = np.load(output / "status.npy")
+        self._cut = (self.portraits, self.kept, self.glasses, self.landmarks)
         self._unsettled: list[int] = []
         self._settled_s = time.monotonic()
 
@@ -166,7 +208,8 @@ class Progress:
         if isinstance(outcome, str):
             self.status[place] = 2 + REASONS.index(outcome)
         else:
-            self.portraits[place], self.kept[place] = outcome
+            self.portraits[place], self.kept[place] = outcome.pixels, outcome.kept
+            self.glasses[place], self.landmarks[place] = outcome.glasses, outcome.landmarks
             self.status[place] = USABLE
         self._unsettled.append(place)
         if time.monotonic() - self._settled_s > SETTLE_S:
@@ -174,8 +217,8 @@ class Progress:
 
     def settle(self) -> None:
         """Forces portraits to disk, then notes them as done."""
-        self.portraits.settle()
-        self.kept.settle()
+        for rows in self._cut:
+            rows.settle()
         for place in self._unsettled:
             self._packed[place] = self.status[place]
         self._packed.settle()
@@ -183,7 +226,7 @@ class Progress:
         self._settled_s = time.monotonic()
 
     def close(self) -> None:
-        for rows in (self.portraits, self.kept, self._packed):
+        for rows in (*self._cut, self._packed):
             rows.close()
 
 
@@ -214,7 +257,8 @@ def prepare(
     collection = Collection(source)
     entries = spread(read_table(collection, labels), config.limit)
     output.mkdir(parents=True, exist_ok=True)
-    places = _begin(output, {"config": asdict(config), "parser": _sha256(parser)}, entries)
+    begun = {"config": asdict(config), "parser": _sha256(parser), "glasses": GLASSES}
+    places = _begin(output, begun, entries)
     progress = Progress(output, len(places), config.resolution)
     wanted = dict.fromkeys(entry.file for entry in entries)
     waiting = [
@@ -301,8 +345,10 @@ def _finish(
         else:
             dropped.append((entry.file, REASONS[status[place] - 2]))
         seen.add(entry.file)
-    table = [(i, e.file, e.age_years, e.gender, e.source, e.split) for i, e in usable]
-    header = ("index", "file", "age", "gender", "source", "split")
+    glasses = np.load(output / "glasses.npy")
+    landmarks = np.load(output / "landmarks.npy", mmap_mode="r")
+    table = [(i, e.file, e.age_years, e.gender, e.source, e.split, glasses[i]) for i, e in usable]
+    header = ("index", "file", "age", "gender", "source", "split", "glasses")
     write_whole(output / "table.csv", _csv([header, *table]))
     write_whole(output / "dropped.csv", _csv([("file", "reason"), *dropped]))
     report: dict[str, object] = {
@@ -314,6 +360,8 @@ def _finish(
         "usable": len(usable),
         "dropped": dict(sorted(Counter(reason for _, reason in dropped).items())),
         "no_gender": sum(not entry.gender for _, entry in usable),
+        "glasses": sum(int(glasses[place]) for place, _ in usable),
+        "no_landmarks": int(np.isnan(landmarks[[place for place, _ in usable], 0, 0]).sum()),
     }
     write_whole(output / "data.json", json.dumps(report, indent=2) + "\n")
     return report

@@ -91,6 +91,7 @@ class Run:
         self.portraits = PortraitSet(data, config, train, self.device)
         self.selection = PortraitSet(data, config, selection, self.device, balanced=False)
         self.recipe = recipe_of(config).to(str(self.device))
+        self.recipe.study(self.portraits)
         self.optimisers = self.recipe.optimisers()
         self.averaged = Averaged(self.recipe.generator, config.average_half_life)
         self.images_seen, self.steps = 0, 0

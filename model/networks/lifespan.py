@@ -23,16 +23,24 @@ class LifespanShape:
     """How far styles scale channels: their root mean square around 1."""
     style_norm: bool = True
     """Whether every style has that length, as published, or the length that it learned."""
+    overlay: bool = False
+    """Whether G draws over the bent portrait, or, as published, all of a picture."""
+    detail: int = 1
+    """Pixels of a picture, across, for each that is drawn; above 1 only with `overlay`."""
 
 
 class IdentityEncoder(nn.Module):
     """E_id: image (N, 3, R, R) in [-1, 1] -> identity (N, 4 width, R/4, R/4).
 
     ReLU, not LeakyReLU: the authors report that the latter collapses training.
+    With `carries` the identity holds the image too, 48 channels of its pixels after the features;
+    with a `detail` d the features are of the image at R/d, and of its size / 4.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, carries: bool = False, detail: int = 1) -> None:
         super().__init__()
+        self.features = 4 * width
+        self.carries, self.detail = carries, detail
         self.convolutions = nn.ModuleList(
             [
                 EqualConv2d(3, width, 7, padding=3),
@@ -44,11 +52,13 @@ class IdentityEncoder(nn.Module):
         self.normalise = PixelNorm()
 
     def forward(self, image: Tensor) -> Tensor:
-        x = image
+        x = functional.avg_pool2d(image, self.detail) if self.detail > 1 else image
         for convolution in self.convolutions:
             x = functional.relu(self.normalise(convolution(x)))
         for residual in self.residuals:
             x = residual(x)
+        if self.carries:
+            x = torch.cat([x, functional.pixel_unshuffle(image, 4 * self.detail)], 1)
         return x
 
 
@@ -130,8 +140,85 @@ class StyledBlock(nn.Module):
         return x
 
 
+class Flow(nn.Module):
+    """Where the pixels of a bent portrait come from (Zhou et al. 2016), at a quarter of the size.
+
+    Styled features (N, C, S, S), S a multiple of 4 -> displacements (N, 2, S, S), right and down,
+    in halves of the side, within REACH. A path over a quarter of S sees the whole head. It starts
+    at 0.
+    """
+
+    REACH = 0.4
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.near = EqualConv2d(channels, channels, 3, padding=1)
+        self.down = nn.ModuleList(
+            EqualConv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2)
+        )
+        self.far = EqualConv2d(channels, channels, 1)
+        self.everywhere = EqualConv2d(channels, channels, 1)
+        self.last = EqualConv2d(channels, 2, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x
+        for convolution in self.down:
+            wide = functional.leaky_relu(convolution(wide), 0.2)
+        wide = self.far(wide) + self.everywhere(wide.mean(dim=(2, 3), keepdim=True))
+        x = self.near(x) + _enlarged(wide, x.shape[-1])
+        return self.REACH * torch.tanh(self.last(functional.leaky_relu(x, 0.2)))
+
+
+class Overlay(nn.Module):
+    """Lays what is drawn over the portrait, bent: m drawn + (1 - m) bent portrait.
+
+    The mask m in (0, 1) says where the bent portrait does not do (the attention of Pumarola et al.
+    2018); it starts at one half. The flow comes from coarse features and so is smooth.
+
+    Coarse features (N, 4 width, S/4, S/4), fine features (N, width, S, S), drawn (N, 3, S, S) and
+    portrait (N, 3, R, R) in [-1, 1] -> image (N, 3, R, R); R is S or a multiple of it.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.flow = Flow(4 * width)
+        self.to_mask = EqualConv2d(width, 1, 1)
+        nn.init.zeros_(self.to_mask.weight)
+
+    def forward(self, coarse: Tensor, fine: Tensor, drawn: Tensor, portrait: Tensor) -> Tensor:
+        side = portrait.shape[-1]
+        mask = _enlarged(torch.sigmoid(self.to_mask(fine)), side)
+        bent = self.bent(portrait, self.flow(coarse))
+        return bent + mask * (_enlarged(drawn, side) - bent)
+
+    @staticmethod
+    def bent(portrait: Tensor, flow: Tensor) -> Tensor:
+        """Portrait (N, 3, R, R) with every pixel taken from where flow (N, 2, S, S) says."""
+        side = portrait.shape[-1]
+        line = (torch.arange(side, device=flow.device) * 2 + 1) / side - 1
+        across, down = line.expand(side, side), line[:, None].expand(side, side)
+        moved = _enlarged(flow.float(), side).permute(0, 2, 3, 1)
+        places = moved + torch.stack([across, down], -1)
+        return functional.grid_sample(
+            portrait.float(), places, padding_mode="border", align_corners=False
+        )
+
+
+def _enlarged(x: Tensor, side: int) -> Tensor:
+    if x.shape[-1] == side:
+        return x
+    return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+
+
 class Decoder(nn.Module):
-    """F: identity (N, 4 width, R/4, R/4), latent w (N, latent) -> image (N, 3, R, R) in [-1, 1]."""
+    """F: identity (N, 4 width, R/4, R/4), latent w (N, latent) -> image (N, 3, R, R) in [-1, 1].
+
+    With `overlay` the identity is one that carries its image; see `IdentityEncoder`.
+    """
+
+    COARSE = 4
+    """Blocks before the first that enlarges."""
 
     def __init__(
         self,
@@ -139,14 +226,18 @@ class Decoder(nn.Module):
         latent: int = 256,
         style_gain: float = 1.0,
         style_norm: bool = True,
+        overlay: bool = False,
+        detail: int = 1,
     ) -> None:
         super().__init__()
-        sizes = [(4, 4, False)] * 4 + [(4, 2, True), (2, 1, True)]
+        self.features, self.detail = 4 * width, detail
+        sizes = [(4, 4, False)] * self.COARSE + [(4, 2, True), (2, 1, True)]
         self.blocks = nn.ModuleList(
             StyledBlock(inputs * width, outputs * width, latent, upsample, style_gain, style_norm)
             for inputs, outputs, upsample in sizes
         )
         self.to_rgb = EqualConv2d(width, 3, 1)
+        self.overlay = Overlay(width) if overlay else None
 
     def styled(self) -> Iterator[ModulatedConv2d]:
         """The modulated convolutions, first to last."""
@@ -157,11 +248,22 @@ class Decoder(nn.Module):
         for convolution in self.styled():
             convolution.draw_passing()
 
-    def forward(self, identity: Tensor, latent: Tensor) -> Tensor:
-        x = identity
-        for block in self.blocks:
+    def coarse(self, identity: Tensor, latent: Tensor) -> Tensor:
+        """The styled features (N, 4 width, S/4, S/4) before the first that enlarges."""
+        x = identity[:, : self.features]
+        for block in self.blocks[: self.COARSE]:
             x = block(x, latent)
-        return torch.tanh(self.to_rgb(x))
+        return x
+
+    def forward(self, identity: Tensor, latent: Tensor) -> Tensor:
+        x = coarse = self.coarse(identity, latent)
+        for block in self.blocks[self.COARSE :]:
+            x = block(x, latent)
+        drawn = torch.tanh(self.to_rgb(x))
+        if self.overlay is None:
+            return drawn
+        portrait = functional.pixel_shuffle(identity[:, self.features :], 4 * self.detail)
+        return self.overlay(coarse, x, drawn, portrait)
 
 
 class LifespanGenerator(nn.Module):
@@ -173,10 +275,17 @@ class LifespanGenerator(nn.Module):
     def __init__(self, shape: LifespanShape) -> None:
         super().__init__()
         self.shape = shape
-        self.identity_encoder = IdentityEncoder(shape.width)
+        self.identity_encoder = IdentityEncoder(shape.width, shape.overlay, shape.detail)
         self.age_encoder = AgeEncoder(shape.width, shape.code)
         self.mapping = MappingNetwork(shape.code, shape.latent)
-        self.decoder = Decoder(shape.width, shape.latent, shape.style_gain, shape.style_norm)
+        self.decoder = Decoder(
+            shape.width,
+            shape.latent,
+            shape.style_gain,
+            shape.style_norm,
+            shape.overlay,
+            shape.detail,
+        )
 
     def forward(self, image: Tensor, code: Tensor) -> Tensor:
         return self.decoder(self.identity_encoder(image), self.mapping(code))

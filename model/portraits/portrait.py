@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.portraits.align import Alignment, crop, inside
-from model.portraits.parse import Parser
+from model.portraits.parse import Parser, ParsingMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,17 +23,26 @@ class Portrait:
 def cut_portrait(
     photo: NDArray[np.uint8], alignment: Alignment, parser: Parser, removed: Sequence[str]
 ) -> Portrait:
-    """Cuts and parses the portrait that lies at `alignment` in a photo (H, W, 3) RGB.
+    """Cuts and parses the portrait that lies at `alignment` in a photo (H, W, 3) RGB."""
+    return parsed_portrait(photo, alignment, parser, removed)[0]
+
+
+def parsed_portrait(
+    photo: NDArray[np.uint8], alignment: Alignment, parser: Parser, removed: Sequence[str]
+) -> tuple[Portrait, ParsingMap]:
+    """The portrait of `cut_portrait`, and the map that it was cut by.
 
     It is parsed at the parser's size or its own, whichever is larger, so that a small portrait
     gets as good a map as a large one. What was mirrored beyond the photo's edge is not kept.
     """
     resolution = alignment.resolution
     fine = crop(photo, alignment.at(max(resolution, parser.resolution)))
-    kept = replace(parser.parse(fine), resolution=resolution).kept(removed)
+    parsing = replace(parser.parse(fine), resolution=resolution)
+    kept = parsing.kept(removed)
     height, width = photo.shape[:2]
     kept = kept * inside(alignment, width, height)
-    return Portrait(_reduced(fine, resolution), kept.astype(np.float32), alignment)
+    portrait = Portrait(_reduced(fine, resolution), kept.astype(np.float32), alignment)
+    return portrait, parsing
 
 
 def _reduced(pixels: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:

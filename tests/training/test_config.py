@@ -50,6 +50,9 @@ def test_a_configuration_survives_being_written_and_read():
         ("decoder_start", "zero"),
         ("generator_betas", (0.5, 1.0)),
         ("discriminator_betas", (0.9,)),
+        ("glasses_share", 1.5),
+        ("detail", 0),
+        ("detail", 2),
     ],
 )
 def test_impossible_values_name_the_setting(name, value):

@@ -172,3 +172,35 @@ def test_ages_between_clusters_are_left_out(prepared, config):
     with pytest.raises(DataError, match="no portrait"):
         PortraitSet(prepared, config, between, CPU, balanced=False)
     assert np.unique([row.age_years for row in prepared.rows]).tolist() == [0, 3, 7, 15, 30, 50]
+
+
+def wearing(prepared, glasses):
+    return tuple(dataclasses.replace(row, glasses=glasses(row.index)) for row in prepared.rows)
+
+
+@pytest.mark.parametrize(("cap", "seen"), [(1.0, 4 / 6), (0.7, 4 / 6), (0.25, 0.25), (0.0, 0.0)])
+def test_no_more_draws_wear_glasses_than_are_wanted(prepared, config, monkeypatch, cap, seen):
+    # Four of six portraits in every cell, and in none of the youngest cluster.
+    rows = wearing(prepared, lambda index: index >= 12 and index % 6 < 4)
+    settings = dataclasses.replace(config, source_temper=1.0, glasses_share=cap)
+    portraits = PortraitSet(prepared, settings, rows, CPU)
+    monkeypatch.setattr(portraits, "portraits", lambda rows, flip: rows)
+    batch = portraits.draw(6_000, torch.Generator().manual_seed(3))
+    worn = torch.tensor([bool(row.glasses) for row in portraits.rows])[batch.real]
+    assert not worn[batch.source == 0].any()
+    for cluster in range(1, 6):
+        share = worn[batch.source == cluster].double().mean().item()
+        assert share == pytest.approx(seen, abs=0.06)
+
+
+def test_glasses_that_every_portrait_wears_are_drawn(prepared, config):
+    settings = dataclasses.replace(config, glasses_share=0.1)
+    portraits = PortraitSet(prepared, settings, wearing(prepared, lambda _: True), CPU)
+    assert len(portraits.draw(8, torch.Generator().manual_seed(0)).real) == 8
+
+
+def test_a_set_that_does_not_tell_glasses_is_named(prepared, config):
+    settings = dataclasses.replace(config, glasses_share=0.1)
+    with pytest.raises(DataError, match=r"glasses_share.*prepare"):
+        PortraitSet(prepared, settings, prepared.rows, CPU)
+    assert len(PortraitSet(prepared, settings, prepared.rows, CPU, balanced=False)) > 0

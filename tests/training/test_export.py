@@ -84,6 +84,30 @@ def test_batches_of_any_size_give_each_picture_as_alone(bundle, portraits, count
         assert abs(difference).max() <= 1
 
 
+def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(trained, tmp_path):
+    torch.manual_seed(0)
+    shape = LifespanShape(8, 12, 16, overlay=True, detail=2)
+    generator = LifespanGenerator(shape).eval()
+    with torch.no_grad():
+        generator.decoder.overlay.flow.last.weight.normal_()
+        generator.decoder.overlay.to_mask.weight.normal_()
+    parts = replace(
+        trained.parts, encoder=generator.identity_encoder, decoders=(generator.decoder,)
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8)
+    bundle = export(
+        replace(trained, parts=parts, resolution=64),
+        tmp_path / "bundle",
+        noise,
+        name="tiny",
+        version="1",
+        precision="float32",
+        provenance=PROVENANCE,
+    )
+    assert bundle.manifest.resolution == 64
+    assert bundle.manifest.parity.max_level_difference <= 1
+
+
 def test_frames_of_one_face_share_one_identity(bundle, portraits):
     encoder = OnnxRuntimeGraph(bundle.path / "encoder.onnx", Provider.CPU)
     decoder = OnnxRuntimeGraph(bundle.path / "decoder.onnx", Provider.CPU)

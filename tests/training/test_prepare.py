@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from skimage import data as photographs
 
 import training.prepare as prepare_module
@@ -21,7 +21,7 @@ from training.data import DataError, open_prepared
 from training.prepare import REASONS, PackedRows, PrepareConfig, Progress, prepare
 from training.sources import Collection
 
-ALIGNED = ["--aligned", "--resolution", "32", "--processes", "1"]
+ALIGNED = ["--aligned", "--no-landmarks", "--resolution", "32", "--processes", "1"]
 FILES = [*(f"{i}.png" for i in range(6)), "small.png", "text.png", "torn.png", "coins.png"]
 
 
@@ -68,7 +68,7 @@ def portraits(tmp_path_factory):
 def whole_folder(portraits, tmp_path_factory):
     """Those portraits, prepared without an interruption."""
     output = tmp_path_factory.mktemp("whole")
-    prepare(portraits, output, PARSER, PrepareConfig(32, aligned=True))
+    prepare(portraits, output, PARSER, PrepareConfig(32, aligned=True, landmarks=False))
     return output
 
 
@@ -159,7 +159,7 @@ def killed_at(moment: str, source: Path, output: Path) -> None:
     def kill(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    config = PrepareConfig(32, aligned=True)
+    config = PrepareConfig(32, aligned=True, landmarks=False)
     if moment == "a portrait was written, its map was not":
         original = PackedRows.__setitem__
 
@@ -208,7 +208,7 @@ def test_a_set_killed_at_any_moment_is_finished_by_the_same_call(
     process.join()
     assert process.exitcode == -signal.SIGKILL
     assert not (tmp_path / "data.json").exists()
-    prepare(portraits, tmp_path, PARSER, PrepareConfig(32, aligned=True))
+    prepare(portraits, tmp_path, PARSER, PrepareConfig(32, aligned=True, landmarks=False))
     assert contents(tmp_path) == whole
 
 
@@ -217,7 +217,9 @@ def test_a_zip_gives_what_its_folder_gives(portraits, whole, tmp_path):
     with zipfile.ZipFile(archive, "w") as file:
         for picture in portraits.iterdir():
             file.write(picture, picture.name)
-    report = prepare(archive, tmp_path / "data", PARSER, PrepareConfig(32, aligned=True))
+    report = prepare(
+        archive, tmp_path / "data", PARSER, PrepareConfig(32, aligned=True, landmarks=False)
+    )
     assert report is not None
     assert report["source"] == "portraits.zip"
     assert contents(tmp_path / "data") == {**whole, "data.json": contents(tmp_path / "data", True)}
@@ -227,7 +229,7 @@ def test_every_row_is_used_or_dropped_for_a_reason(portraits, whole, tmp_path):
     table = (portraits / "labels.csv").read_text()
     labels = tmp_path / "labels.csv"
     labels.write_text(table + f"{FILES[0]},9,male,aaf,train\n")
-    config = PrepareConfig(32, aligned=True, minimum_px=40)
+    config = PrepareConfig(32, aligned=True, minimum_px=40, landmarks=False)
     report = prepare(portraits, tmp_path / "data", PARSER, config, labels)
     assert report is not None
     dropped = report["dropped"]
@@ -249,7 +251,7 @@ def test_every_row_is_used_or_dropped_for_a_reason(portraits, whole, tmp_path):
 def test_a_file_that_was_missing_is_looked_for_again(portraits, tmp_path):
     source = tmp_path / "portraits"
     shutil.copytree(portraits, source)
-    config = PrepareConfig(32, aligned=True)
+    config = PrepareConfig(32, aligned=True, landmarks=False)
     before = prepare(source, tmp_path / "data", PARSER, config)
     shutil.copy(source / FILES[0], source / "absent.png")
     after = prepare(source, tmp_path / "data", PARSER, config)
@@ -263,7 +265,7 @@ def test_labels_may_change_and_rows_leave_without_work_on_pictures(
 ):
     labels = tmp_path / "labels.csv"
     labels.write_text(f"file,age,gender\n{FILES[0]},4,f\n{FILES[1]},5,f\n")
-    config = PrepareConfig(32, aligned=True)
+    config = PrepareConfig(32, aligned=True, landmarks=False)
     prepare(portraits, tmp_path / "data", PARSER, config, labels)
     place = open_prepared(tmp_path / "data").rows[1].index
     labels.write_text(f"file,age,gender\n{FILES[1]},61,m\n")
@@ -280,7 +282,7 @@ def test_another_parser_does_not_resume_a_set(portraits, whole_folder, tmp_path)
     other = tmp_path / "parser.onnx"
     write_tiny_parser(other)
     with pytest.raises(DataError, match="other settings"):
-        prepare(portraits, whole_folder, other, PrepareConfig(32, aligned=True))
+        prepare(portraits, whole_folder, other, PrepareConfig(32, aligned=True, landmarks=False))
 
 
 def test_every_error_of_a_picture_is_a_reason():
@@ -301,7 +303,7 @@ def test_a_full_disk_is_told_and_what_fitted_stays(portraits, whole, tmp_path, m
     assert main(["prepare", str(portraits), "-o", str(tmp_path), *ALIGNED]) == 2
     assert np.load(tmp_path / "status.npy").tolist()[:5] == [1, 1, 1, 0, 0]
     monkeypatch.undo()
-    prepare(portraits, tmp_path, PARSER, PrepareConfig(32, aligned=True))
+    prepare(portraits, tmp_path, PARSER, PrepareConfig(32, aligned=True, landmarks=False))
     assert contents(tmp_path) == whole
 
 
@@ -320,6 +322,54 @@ def test_aligned_portraits_are_only_scaled(tmp_path, collection, finished):
     prepare(source, output, PARSER, PrepareConfig(resolution=128, aligned=True))
     np.testing.assert_array_equal(open_prepared(output).portraits[0], portrait)
     assert json.loads((output / "data.json").read_text())["pictures"] == 1
+
+
+def test_glasses_are_noted_of_each_portrait(tmp_path):
+    folder = tmp_path / "portraits"
+    folder.mkdir()
+    portrait = Image.fromarray(photographs.astronaut()[16:189, 138:311]).resize((256, 256))
+    portrait.save(folder / "bare.png")
+    brush = ImageDraw.Draw(portrait)
+    for left in (84, 136):
+        brush.rounded_rectangle((left, 98, left + 42, 130), 8, outline=(20, 20, 20), width=4)
+    brush.line((126, 108, 136, 108), fill=(20, 20, 20), width=4)
+    portrait.save(folder / "worn.png")
+    rows = ["file,age,gender,source,split", "bare.png,44,female,nasa,train"]
+    rows.append("worn.png,44,female,nasa,train")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    report = prepare(folder, tmp_path / "set", PARSER, PrepareConfig(aligned=True))
+    assert report["glasses"] == 1
+    worn = {row.file: row.glasses for row in open_prepared(tmp_path / "set").rows}
+    assert worn == {"bare.png": False, "worn.png": True}
+
+
+def test_landmarks_are_noted_in_shares_of_the_portrait(collection, finished, tmp_path):
+    found = open_prepared(finished[0]).landmarks
+    assert finished[1]["no_landmarks"] == 0
+    # As the crop is defined: the eyes' middle above the centre by a tenth of its distance to the
+    # mouth (Karras et al. 2019).
+    eyes, mouth = found[:, 36:48].mean(1), found[:, [48, 54]].mean(1)
+    centre = eyes + 0.1 * (mouth - eyes)
+    usable = [row.index for row in open_prepared(finished[0]).rows]
+    np.testing.assert_allclose(centre[usable], 0.5, atol=0.01)
+
+    source = tmp_path / "portraits"
+    source.mkdir()
+    set_ = open_prepared(finished[0])
+    Image.fromarray(set_.portraits[0]).save(source / "face.png")
+    Image.fromarray(np.full((128, 128, 3), 90, np.uint8)).save(source / "none.png")
+    lines = ["file,age,gender,source,split", "face.png,44,female,nasa,train"]
+    lines.append("none.png,44,female,nasa,train")
+    (source / "labels.csv").write_text("\n".join(lines) + "\n")
+    report = prepare(source, tmp_path / "set", PARSER, PrepareConfig(64, aligned=True))
+    again = open_prepared(tmp_path / "set").landmarks
+    np.testing.assert_allclose(again[0], found[0], atol=0.02)
+    assert report["no_landmarks"] == report["usable"] - 1
+
+
+def test_a_set_prepared_without_landmarks_holds_none(whole_folder):
+    prepared = open_prepared(whole_folder)
+    assert np.isnan(prepared.landmarks[[row.index for row in prepared.rows]]).all()
 
 
 def test_two_processes_give_what_one_gives(collection, finished, tmp_path):

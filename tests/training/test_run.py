@@ -105,6 +105,24 @@ def test_a_warm_start_goes_on_with_styles_of_lengths_of_their_own(prepared, tmp_
         back.warm_start(weights)
 
 
+def test_a_warm_start_goes_on_with_an_overlay_or_without_it(prepared, tmp_path):
+    first, laid, back = (
+        Run(config_of(TINY | {"overlay": overlay}), prepared, tmp_path / name, "cpu")
+        for name, overlay in {"first": False, "laid": True, "back": False}.items()
+    )
+    weights = torch.load(io.BytesIO(warm_start_bytes(first.state())), weights_only=True)
+    laid.warm_start(weights)
+    overlay = laid.recipe.generator.decoder.overlay
+    assert not overlay.flow.last.weight.any()
+    with torch.no_grad():
+        overlay.to_mask.bias.fill_(100.0)
+        portraits = laid.selection.portraits(torch.arange(2))
+        all_drawn = laid.recipe.anchors(laid.recipe.generator, portraits, 2)
+        back.warm_start(torch.load(io.BytesIO(warm_start_bytes(laid.state())), weights_only=True))
+        plain = back.recipe.anchors(back.averaged.network, portraits, 2)
+    torch.testing.assert_close(all_drawn, plain, atol=1e-2, rtol=0)
+
+
 def test_fewer_numbers_in_a_latent_than_classes_cannot_tell_their_styles(
     finished, prepared, tmp_path
 ):

@@ -88,6 +88,9 @@ class Recipe(ABC, Generic[C, G, D]):
             network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self
 
+    def study(self, portraits: PortraitSet) -> None:
+        """Learns of a run's training portraits what its steps will need. Raises DataError."""
+
     def optimisers(self) -> Mapping[str, Optimizer]:
         """Fresh optimisers by the names that `step` uses: Adam for G and for D unless changed."""
         return self.adam()

@@ -10,7 +10,7 @@ average of weights is measured in images.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self, cast
 
 import torch
@@ -24,7 +24,7 @@ from model.networks.discriminator import Discriminator
 from model.networks.lifespan import LifespanGenerator, LifespanShape
 from training.augment import discriminator_views
 from training.config import ConfigError, FitConfig
-from training.data import Batch
+from training.data import Batch, PortraitSet
 from training.draws import Draws
 from training.health import vital_signs
 from training.losses import (
@@ -37,10 +37,13 @@ from training.losses import (
     r1_penalty,
 )
 from training.recipes import Exportable, Loss, Recipe
+from training.shapes import bending_flow, mean_shapes
 from training.styles import reach_out
 
 ENTRANCE = "from_coarse_rgb."
 """Weights of a discriminator that only `coarse_share` gives it."""
+OVERLAY = "decoder.overlay."
+"""Weights of a generator that only `overlay` gives it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,12 @@ class LifespanConfig(FitConfig):
     style_reach: tuple[float, ...] = ()
     """For a warm start, a factor for every anchor on how far its styles are from their mean; ()
     takes them as they are. Needs `style_norm` to be off."""
+    overlay: bool = False
+    """Whether G bends the portrait and draws over it where a mask says so, or, as published, draws
+    all of a picture."""
+    detail: int = 1
+    """With `overlay`, pixels of a picture, across, for each that the networks draw: portraits are
+    bent at `resolution`, and drawn over at `resolution / detail`."""
     decoder_start: Literal["random", "passing"] = "random"
     """Drawn as published, or so that each styled convolution passes its input on."""
     code_noise: float = 0.2
@@ -67,6 +76,11 @@ class LifespanConfig(FitConfig):
     """Learning rate of that start, whose Adam has momentum 0.9."""
     discriminator_images: int = 0
     """Images after that start that teach D alone, on real images, what belongs to which class."""
+    flow_images: int = 0
+    """With `overlay`, images after those that teach G's flow alone: to move each landmark by the
+    difference of the mean faces of two clusters. Needs landmarks in the set."""
+    flow_rate: float = 3e-3
+    """Learning rate of that part."""
     slow_rate: float = 0.01
     """Factor on the rate for the mapping network and the style affines."""
     r1_gamma: float = 1.0
@@ -101,6 +115,12 @@ class LifespanConfig(FitConfig):
         self.shares("coarse_share")
         if self.coarse_share and self.resolution < 32:
             raise ConfigError("coarse_share: needs a resolution of at least 32")
+        if self.detail < 1 or self.resolution % (4 * self.detail):
+            raise ConfigError("detail: must be at least 1, and 4 times it a divisor of resolution")
+        if self.detail > 1 and not self.overlay:
+            raise ConfigError("detail: needs overlay")
+        if self.flow_images and not self.overlay:
+            raise ConfigError("flow_images: needs overlay")
         if self.style_reach and self.style_norm:
             raise ConfigError("style_reach: needs style_norm to be off")
         if len(self.style_reach) not in (0, len(self.clusters)):
@@ -110,7 +130,15 @@ class LifespanConfig(FitConfig):
 def generator_shape(config: LifespanConfig) -> LifespanShape:
     """Sizes of the generator that a configuration asks for."""
     code = age_codes(len(config.clusters), len(config.groups), config.elements).shape[-1]
-    return LifespanShape(config.width, code, config.latent, config.style_gain, config.style_norm)
+    return LifespanShape(
+        config.width,
+        code,
+        config.latent,
+        config.style_gain,
+        config.style_norm,
+        config.overlay,
+        config.detail,
+    )
 
 
 def head_weights(anchors: int, populations: int, kind: str) -> Tensor:
@@ -159,6 +187,8 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         """(groups, anchors, code)"""
         self.heads = head_weights(anchors, populations, config.heads)
         """(groups, anchors, classes): which logits count, by how much"""
+        self.shapes: Tensor | None = None
+        """(anchors, 68, 2): the mean faces, where a flow learns from them"""
         self.generator = LifespanGenerator(generator_shape(config))
         if config.decoder_start == "passing":
             self.generator.decoder.draw_passing()
@@ -174,6 +204,10 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         self.codes, self.heads = self.codes.to(device), self.heads.to(device)
         return self
 
+    def study(self, portraits: PortraitSet) -> None:
+        if self.config.flow_images:
+            self.shapes = mean_shapes(portraits).to(portraits.device)
+
     def optimisers(self) -> Mapping[str, Optimizer]:
         config, rate = self.config, self.config.learning_rate
         slow, fast = (
@@ -182,7 +216,9 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         )
         groups = [{"params": fast, "lr": rate}, {"params": slow, "lr": rate * config.slow_rate}]
         judge = self.discriminator.parameters()
-        return {
+        overlay = self.generator.decoder.overlay
+        flow = {"flow": Adam(overlay.flow.parameters(), config.flow_rate)} if overlay else {}
+        return flow | {
             # Codes and styles stay as they are drawn: noise on the code only disturbs a
             # reconstruction, which would teach the mapping to give all ages one latent.
             "reconstruction": Adam(fast, config.reconstruction_rate, betas=(0.9, 0.99), fused=True),
@@ -217,6 +253,10 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         coarse = draws.coin(config.coarse_share)
         if images_seen < config.reconstruction_images + config.discriminator_images:
             yield self._discriminator_loss(batch, None, coarse, steps, draws)
+            return
+        alone = config.reconstruction_images + config.discriminator_images
+        if images_seen < alone + config.flow_images:
+            yield self._flow_loss(batch, draws)
             return
         polishing = images_seen >= config.images - config.polish_images
         weight = config.polish_weight if polishing else config.reconstruction_weight
@@ -253,6 +293,30 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         )
         return Loss("reconstruction", loss, logged | vital_signs(batch.real, rebuilt))
 
+    def _flow_loss(self, batch: Batch, draws: Draws) -> Loss:
+        """The flow to every image's target, and, to its own cluster, none; no other part learns."""
+        generator, overlay = self.generator, self.generator.decoder.overlay
+        assert overlay is not None
+        assert self.shapes is not None
+        assert batch.landmarks is not None
+        own, other = (self.noisy_code(batch.group, c, draws) for c in (batch.source, batch.target))
+        with torch.no_grad():
+            identity = generator.identity_encoder(batch.real).repeat(2, 1, 1, 1)
+            latents = generator.mapping(torch.cat([own, other]))
+            coarse = generator.decoder.coarse(identity, latents)
+        still, flow = overlay.flow(coarse).chunk(2)
+        seen = batch.landmarks.isfinite().all(dim=(1, 2))
+        places = torch.where(seen[:, None, None], batch.landmarks, self.shapes[batch.source])
+        moves = self.shapes[batch.target] - self.shapes[batch.source]
+        wanted = bending_flow(places, moves, flow.shape[-1])
+        missed = (flow - wanted).square().mean(dim=(1, 2, 3)) * seen
+        loss = missed.mean() + still.square().mean() / len(self.shapes)
+        logged = {
+            "flow_error": missed.sum() / seen.sum().clamp(min=1) / wanted.square().mean(),
+            "unmoved": still.square().mean() / wanted.square().mean(),
+        }
+        return Loss("flow", loss, logged)
+
     def _rendered(self, batch: Batch, codes: Sequence[Tensor]) -> _Rendered:
         generator = self.generator
         latents = generator.mapping(torch.cat(list(codes)))
@@ -286,10 +350,13 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             fake_identity = generator.identity_encoder(fake)
             cycled = generator.decoder(fake_identity, rendered.source_latent)
             encoder = generator.age_encoder
+            features = generator.identity_encoder.features
             fixed = {name: p.detach() for name, p in encoder.named_parameters()}
             logged |= {
                 "cycle": absolute_error(cycled, real),
-                "identity": absolute_error(fake_identity, rendered.identity),
+                "identity": absolute_error(
+                    fake_identity[:, :features], rendered.identity[:, :features]
+                ),
                 "age": age_loss(encoder(real), source_code),
                 "fake_age": age_loss(functional_call(encoder, fixed, (fake,)), target_code),
             }
@@ -346,6 +413,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
     ) -> Mapping[str, Tensor]:
         """Styles of one length may go on with lengths of their own, moved by `style_reach`."""
         before = cast(LifespanConfig, config)
+        weights = self._warm_overlay(weights)
         if before.style_norm == self.config.style_norm and not self.config.style_reach:
             return weights
         if self.config.style_norm:
@@ -353,11 +421,18 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         classes = len(self.codes.flatten(0, 1))
         if self.config.latent < classes:
             raise ConfigError(f"latent: styles of {classes} classes need as many numbers")
+        before = replace(before, overlay=self.config.overlay, detail=self.config.detail)
         source, target = (LifespanGenerator(generator_shape(c)) for c in (before, self.config))
         source.load_state_dict(weights)
         reach = self.config.style_reach or (1.0,) * len(self.config.clusters)
         reach_out(source, target, self.codes.cpu(), reach)
         return target.state_dict()
+
+    def _warm_overlay(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """An overlay that only one of the two has starts anew, or is left out."""
+        mine = self.generator.state_dict()
+        new = {name: tensor for name, tensor in mine.items() if name.startswith(OVERLAY)}
+        return new | {n: t for n, t in weights.items() if n in mine or not n.startswith(OVERLAY)}
 
     def warm_discriminator(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """An entrance for coarse images that only one of the two has is left as it is, or out."""

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from model.ages import age_codes
 from model.networks.discriminator import Discriminator
@@ -82,3 +84,72 @@ def test_any_resolution_gives_pictures_of_its_size(resolution):
     generator = LifespanGenerator(LifespanShape(4, 12, 8))
     image = torch.zeros(2, 3, resolution, resolution)
     assert generator(image, torch.zeros(2, 12)).shape == image.shape
+
+
+OVERLAY = LifespanShape(4, 12, 8, overlay=True)
+
+
+@pytest.fixture
+def overlaid():
+    torch.manual_seed(0)
+    return LifespanGenerator(OVERLAY).eval()
+
+
+@torch.no_grad()
+def laid(generator, image, mask=None, flow=(0.0, 0.0)):
+    """A picture, with the mask's logit and the flow (across, down) the same everywhere."""
+    overlay = generator.decoder.overlay
+    if mask is not None:
+        overlay.to_mask.bias.fill_(mask)
+    overlay.flow.last.bias.copy_(torch.atanh(torch.tensor(flow) / overlay.flow.REACH))
+    return generator(image, torch.ones(len(image), 12))
+
+
+def images(count, side, seed=0):
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_an_overlay_without_mask_and_flow_is_the_portrait(overlaid):
+    image = images(2, 16)
+    torch.testing.assert_close(laid(overlaid, image, mask=-100.0), image, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_a_full_mask_shows_what_a_generator_without_overlay_draws(overlaid):
+    plain = LifespanGenerator(LifespanShape(4, 12, 8)).eval()
+    weights = overlaid.state_dict()
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
+    image = images(2, 16)
+    drawn = plain(image, torch.ones(2, 12))
+    torch.testing.assert_close(laid(overlaid, image, mask=100.0), drawn, atol=1e-5, rtol=0)
+
+
+def test_a_flow_says_where_each_pixel_comes_from(overlaid):
+    image = images(1, 16)
+    bent = laid(overlaid, image, mask=-100.0, flow=(2 / 8, 1 / 8))
+    torch.testing.assert_close(bent[..., :-1, :-2], image[..., 1:, 2:], atol=1e-4, rtol=0)
+
+
+def test_an_overlay_starts_as_half_of_what_is_drawn_and_half_of_the_portrait(overlaid):
+    image = images(2, 16)
+    half = overlaid(image, torch.ones(2, 12)).detach()
+    drawn = laid(overlaid, image, mask=100.0)
+    torch.testing.assert_close(half, (drawn + image) / 2, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_more_detail_keeps_the_portraits_pixels_and_draws_as_many_as_before(overlaid):
+    fine = LifespanGenerator(replace(OVERLAY, detail=2)).eval()
+    fine.load_state_dict(overlaid.state_dict())
+    image = images(2, 32)
+    torch.testing.assert_close(laid(fine, image, mask=-100.0), image, atol=1e-5, rtol=0)
+    halved = functional.avg_pool2d(image, 2)
+    drawn = laid(overlaid, halved, mask=100.0)
+    wide = functional.interpolate(drawn, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(laid(fine, image, mask=100.0), wide, atol=1e-5, rtol=0)
+
+
+def test_flow_and_mask_are_learned_by_the_picture(overlaid):
+    overlaid(images(2, 16), torch.ones(2, 12)).square().mean().backward()
+    for layer in (overlaid.decoder.overlay.flow.last, overlaid.decoder.overlay.to_mask):
+        assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())

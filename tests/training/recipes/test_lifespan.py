@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -239,3 +241,56 @@ def test_a_warm_start_turns_joint_heads_into_the_nearest_factored_ones(batch):
             for recipe, each in zip((factored, joint), reversed(logits), strict=True)
         )
         torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_overlay_and_its_detail_train_with_the_rest(batch):
+    config = config_of(TINY | {"resolution": 32, "overlay": True, "detail": 2})
+    recipe = LifespanRecipe(config)
+    wide = replace(batch, real=batch.real.repeat(1, 1, 2, 2))
+    *_, generator_loss = recipe.step(wide, 200, 0, draws())
+    assert generator_loss.optimiser == "generator"
+    generator_loss.value.backward()
+    silent = [n for n, p in recipe.generator.named_parameters() if p.grad is None]
+    assert silent == []
+    assert recipe.generator.decoder.overlay.flow.last.weight.grad.abs().sum() > 0
+    assert recipe.anchors(recipe.generator, wide.real, 2).shape == (4, 6, 3, 32, 32)
+
+
+def test_identities_are_compared_by_their_features_and_not_by_the_carried_portrait(batch):
+    recipe = LifespanRecipe(config_of(TINY | {"overlay": True}))
+    *_, generator_loss = recipe.step(batch, 200, 0, draws())
+    generator = recipe.generator
+    codes = recipe.codes[batch.group, batch.target]
+    with torch.no_grad():
+        fake = generator(batch.real, codes)
+        features = [generator.identity_encoder(x)[:, :8] for x in (batch.real, fake)]
+    expected = (features[0] - features[1]).abs().mean()
+    torch.testing.assert_close(generator_loss.logged["identity"].detach(), expected)
+
+
+def test_the_flow_alone_learns_the_moves_between_mean_faces(batch):
+    settings = {"overlay": True, "flow_images": 100, "discriminator_images": 0, "elements": 4}
+    recipe = LifespanRecipe(config_of(TINY | settings | {"reconstruction_images": 0, "width": 4}))
+    recipe.shapes = torch.rand(6, 68, 2, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.45
+    places = torch.rand(4, 68, 2, generator=torch.Generator().manual_seed(1)) * 0.6 + 0.2
+    places[3] = float("nan")
+    seen = replace(batch, landmarks=places)
+    before = {name: tensor.clone() for name, tensor in recipe.generator.state_dict().items()}
+    optimiser = recipe.optimisers()["flow"]
+    errors = []
+    for step in range(150):
+        (loss,) = recipe.step(seen, 0, step, draws(step))
+        assert loss.optimiser == "flow"
+        optimiser.zero_grad()
+        loss.value.backward()
+        optimiser.step()
+        errors.append(float(loss.logged["flow_error"].detach()))
+    assert errors[0] == pytest.approx(1, abs=0.4)
+    assert sum(errors[-10:]) / 10 < 0.6
+    changed = {
+        name for name, tensor in recipe.generator.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }  # fmt: skip
+    assert changed
+    assert all(name.startswith("decoder.overlay.flow.") for name in changed)
+    assert next(recipe.step(seen, 100, 0, draws())).optimiser == "discriminator"
