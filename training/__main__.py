@@ -119,6 +119,16 @@ def _reached(trained: Trained, config: FitConfig, reach: Sequence[float]) -> Tra
     return replace(trained, parts=replace(trained.parts, latents=latents))
 
 
+def _detailed(config: FitConfig, factor: int) -> FitConfig:
+    """The configuration of the same weights for portraits `factor` times as large."""
+    if factor == 1:
+        return config
+    if not getattr(config, "overlay", False):
+        raise ConfigError("--detail: needs a run of Lifespan with overlay")
+    values = config.to_dict()
+    return config_of(values | {name: values[name] * factor for name in ("resolution", "detail")})
+
+
 def _export(arguments: argparse.Namespace) -> int:
     from training.checkpoints import BEST, CHECKPOINT, load_checkpoint
 
@@ -127,16 +137,12 @@ def _export(arguments: argparse.Namespace) -> int:
     if state is None:
         hint = "fit keeps one with its first selection score" if arguments.best else "run fit first"
         raise DataError(f"{arguments.run} holds no {name}; {hint}")
-    trained = trained_of_checkpoint(state)
+    config = _detailed(config_of(state["config"]), arguments.detail)
+    trained = trained_of_checkpoint({**state, "config": config.to_dict()})
     if arguments.reach:
-        trained = _reached(trained, config_of(state["config"]), arguments.reach)
+        trained = _reached(trained, config, arguments.reach)
     data = open_prepared(arguments.data)
-    portraits = (
-        _held_out(data, config_of(state["config"]), "selection")
-        .images[:64]
-        .permute(0, 2, 3, 1)
-        .numpy()
-    )
+    portraits = _held_out(data, config, "selection").images[:64].permute(0, 2, 3, 1).numpy()
     bundle = export(
         trained,
         arguments.output,
@@ -352,6 +358,13 @@ def arguments_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="FACTOR",
         help="of each anchor: how many times as far its latent is to be from their mean",
+    )
+    sub.add_argument(
+        "--detail",
+        type=int,
+        default=1,
+        metavar="FACTOR",
+        help="of a run with overlay: how many times as large the portraits are that it bends",
     )
     sub.add_argument("--name", help="the method's where not given")
     sub.add_argument("--version", default="0.1.0")

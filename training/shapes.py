@@ -11,8 +11,6 @@ from training.metrics import head_turn
 
 FRONTAL = 0.2
 """Heads turned further do not count for the shape of an age (`head_turn`)."""
-FEWEST = 5
-"""Frontal faces that a cell of cluster, group and source needs to count."""
 SMOOTHING = 1e-3
 """How far the flow may miss a landmark's move for a smoother course (Wahba 1990, section 2.4)."""
 BORDER = 5
@@ -22,31 +20,35 @@ BORDER = 5
 def mean_shapes(portraits: PortraitSet) -> Tensor:
     """Landmarks (clusters, 68, 2) of the mean face of each cluster, in shares of the side.
 
-    The median over frontal faces of each cluster, group and source, then the mean over groups and
-    sources, which thereby count alike, made symmetric. Raises DataError for a set without
-    landmarks, or with too few in a cluster.
+    The median over frontal faces of each cluster, group and source; then the mean over sources by
+    their share of the draws, and over groups, made symmetric. Raises DataError for a set without
+    landmarks, or without frontal faces in a cluster.
     """
     if portraits.landmarks is None or portraits.landmarks.isnan().all():
         raise DataError("flow_images: the set holds no landmarks; prepare it anew, or take 0")
-    landmarks = portraits.landmarks.cpu()
+    config, landmarks = portraits.config, portraits.landmarks.cpu()
     frontal = torch.tensor(
         [bool(np.isfinite(x).all()) and head_turn(x) < FRONTAL for x in landmarks.numpy()]
     )
     names = sorted({row.source for row in portraits.rows})
     sources = torch.tensor([names.index(row.source) for row in portraits.rows])
     shapes = []
-    for number, cluster in enumerate(portraits.config.age_clusters):
-        cells = []
-        for group, source in product(range(len(portraits.config.groups)), range(len(names))):
-            chosen = frontal & (portraits.clusters == number)
-            chosen &= (portraits.groups == group) & (sources == source)
-            if chosen.sum() >= FEWEST:
-                cells.append(landmarks[chosen].median(0).values)
-        if not cells:
-            raise DataError(
-                f"flow_images: no group and source of {cluster.name} shows {FEWEST} frontal faces"
-            )
-        shapes.append(torch.stack(cells).mean(0))
+    for number, cluster in enumerate(config.age_clusters):
+        groups = []
+        for group in range(len(config.groups)):
+            here = frontal & (portraits.clusters == number) & (portraits.groups == group)
+            found = [
+                landmarks[chosen]
+                for s in range(len(names))
+                if (chosen := here & (sources == s)).any()
+            ]
+            if found:
+                share = torch.tensor([len(x) ** config.source_temper for x in found])
+                medians = torch.stack([x.median(0).values for x in found])
+                groups.append((medians * (share / share.sum())[:, None, None]).sum(0))
+        if not groups:
+            raise DataError(f"flow_images: no portrait of {cluster.name} shows a frontal face")
+        shapes.append(torch.stack(groups).mean(0))
     mean = torch.stack(shapes)
     return (mean + mirrored(mean)) / 2
 

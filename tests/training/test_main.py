@@ -49,13 +49,15 @@ def test_from_portraits_to_a_served_picture(portraits, tmp_path, capfd):
     prepare = ["prepare", str(portraits), "-o", str(data), "--aligned", "--resolution", "64"]
     assert main([*prepare, "--processes", "1"]) == 0
     assert json.loads((data / "data.json").read_text())["usable"] == 60
-    settings = [f"--set={name}={value}" for name, value in TINY.items()]
+    bent = {"overlay": "true", "flow_images": 16, "glasses_share": 0.1}
+    settings = [f"--set={name}={value}" for name, value in (TINY | bent).items()]
     fit = ["fit", "--preset", "smoke", "--data", str(data), "-o", str(run), "--device", "cpu"]
     assert main([*fit, *settings]) == 0
     assert "finished: 64 images seen" in capfd.readouterr().out
     warm = tmp_path / "warm.pt"
     export = ["export", str(run), "--data", str(data), "-o", str(bundle), "--name", "mine"]
-    assert main([*export, "--precision", "float32", "--warm-start", str(warm)]) == 0
+    written = ["--precision", "float32", "--detail", "2", "--warm-start", str(warm)]
+    assert main([*export, *written]) == 0
     assert warm.stat().st_size > 0
 
     server = Server(
@@ -67,7 +69,7 @@ def test_from_portraits_to_a_served_picture(portraits, tmp_path, capfd):
         asked = {"aligned": "true", "target": "50-69"}
         answer = server.client.post("/age", data=asked, files=files)
         assert answer.headers["x-model"] == "mine 0.1.0"
-        assert pixels(answer.content).shape == (32, 32, 3)
+        assert pixels(answer.content).shape == (64, 64, 3), "trained at 32, bent at 64"
     finally:
         assert server.stop() == 0
 
@@ -178,6 +180,7 @@ def test_the_best_checkpoint_and_further_latents_are_exported_on_request(
     for asked, reason in (
         (reach, "--reach: needs a run of Lifespan without style_norm"),
         (["--best", *reach[:3]], "--reach: 6 factors are needed"),
+        (["--detail", "2"], "--detail: needs a run of Lifespan with overlay"),
     ):
         assert export("none", *asked) == 2
         assert reason in capfd.readouterr().err

@@ -49,15 +49,34 @@ def test_the_made_up_face_is_symmetric():
     torch.testing.assert_close(mirrored(face(0.9)[None])[0], face(0.9))
 
 
-def test_mean_shapes_are_those_of_each_cluster_with_groups_counted_alike(portraits, monkeypatch):
-    monkeypatch.setattr("training.shapes.FEWEST", 3)
+def test_mean_shapes_are_those_of_each_cluster_with_groups_counted_alike(portraits):
     shapes = mean_shapes(portraits)
     for cluster, shape in enumerate(shapes):
         torch.testing.assert_close(shape, face(0.805 + 0.02 * cluster), atol=1e-5, rtol=0)
 
 
-def test_turned_heads_and_missing_faces_do_not_count(portraits, monkeypatch):
-    monkeypatch.setattr("training.shapes.FEWEST", 2)
+@pytest.mark.parametrize(("temper", "share"), [(0.0, 1 / 2), (1.0, 1 / 4)])
+def test_sources_count_as_they_are_drawn(portraits, temper, share):
+    # One of four faces in every cell is another source's, and has a lower chin.
+    rows = list(portraits.rows)
+    for cluster in range(6):
+        for group in range(2):
+            cell = (portraits.clusters == cluster) & (portraits.groups == group)
+            place, *others = torch.nonzero(cell).flatten().tolist()[:4]
+            assert len(others) == 3
+            rows[place] = dataclasses.replace(rows[place], source="other")
+            portraits.landmarks[place] = face(0.95)
+            for rest in others:
+                portraits.landmarks[rest] = face(0.85)
+            for rest in torch.nonzero(cell).flatten().tolist()[4:]:
+                portraits.landmarks[rest] = float("nan")
+    portraits.rows = tuple(rows)
+    portraits.config = dataclasses.replace(portraits.config, source_temper=temper)
+    for shape in mean_shapes(portraits):
+        torch.testing.assert_close(shape, face(0.85 + 0.1 * share), atol=1e-5, rtol=0)
+
+
+def test_turned_heads_and_missing_faces_do_not_count(portraits):
     expected = mean_shapes(portraits)
     first = [int(torch.nonzero(portraits.clusters == c)[0]) for c in range(6)]
     portraits.landmarks[first] = float("nan")
