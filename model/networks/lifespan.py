@@ -177,7 +177,8 @@ class Overlay(nn.Module):
     2018); it starts at one half. The flow comes from coarse features and so is smooth.
 
     Coarse features (N, 4 width, S/4, S/4), fine features (N, width, S, S), drawn (N, 3, S, S) and
-    portrait (N, 3, R, R) in [-1, 1] -> image (N, 3, R, R); R is S or a multiple of it.
+    portrait (N, 3, R, R) in [-1, 1] -> image and bent portrait, both (N, 3, R, R); R is S or a
+    multiple of it.
     """
 
     def __init__(self, width: int) -> None:
@@ -186,11 +187,13 @@ class Overlay(nn.Module):
         self.to_mask = EqualConv2d(width, 1, 1)
         nn.init.zeros_(self.to_mask.weight)
 
-    def forward(self, coarse: Tensor, fine: Tensor, drawn: Tensor, portrait: Tensor) -> Tensor:
+    def forward(
+        self, coarse: Tensor, fine: Tensor, drawn: Tensor, portrait: Tensor
+    ) -> tuple[Tensor, Tensor]:
         side = portrait.shape[-1]
         mask = _enlarged(torch.sigmoid(self.to_mask(fine)), side)
         bent = self.bent(portrait, self.flow(coarse))
-        return bent + mask * (_enlarged(drawn, side) - bent)
+        return bent + mask * (_enlarged(drawn, side) - bent), bent
 
     @staticmethod
     def bent(portrait: Tensor, flow: Tensor) -> Tensor:
@@ -256,12 +259,16 @@ class Decoder(nn.Module):
         return x
 
     def forward(self, identity: Tensor, latent: Tensor) -> Tensor:
+        return self.layers(identity, latent)[0]
+
+    def layers(self, identity: Tensor, latent: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The image and, with `overlay`, the bent portrait under it, both (N, 3, R, R)."""
         x = coarse = self.coarse(identity, latent)
         for block in self.blocks[self.COARSE :]:
             x = block(x, latent)
         drawn = torch.tanh(self.to_rgb(x))
         if self.overlay is None:
-            return drawn
+            return drawn, None
         portrait = functional.pixel_shuffle(identity[:, self.features :], 4 * self.detail)
         return self.overlay(coarse, x, drawn, portrait)
 

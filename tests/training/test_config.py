@@ -53,6 +53,8 @@ def test_a_configuration_survives_being_written_and_read():
         ("glasses_share", 1.5),
         ("detail", 0),
         ("detail", 2),
+        ("flow_images", 100),
+        ("restraint_weight", 1.0),
     ],
 )
 def test_impossible_values_name_the_setting(name, value):

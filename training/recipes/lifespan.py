@@ -35,6 +35,7 @@ from training.losses import (
     minimax_loss,
     mismatch_loss,
     r1_penalty,
+    restraint,
 )
 from training.recipes import Exportable, Loss, Recipe
 from training.shapes import bending_flow, mean_shapes
@@ -104,6 +105,8 @@ class LifespanConfig(FitConfig):
     cycle_weight: float = 10.0
     identity_weight: float = 1.0
     age_weight: float = 5.0
+    restraint_weight: float = 0.0
+    """With `overlay`, weight of the fine detail in what changes the bent portrait (`restraint`)."""
     consistency_interval: int = 1
     """Steps between the losses that encode a generated image again (cycle, identity, age), which
     are then weighted by their number."""
@@ -119,8 +122,9 @@ class LifespanConfig(FitConfig):
             raise ConfigError("detail: must be at least 1, and 4 times it a divisor of resolution")
         if self.detail > 1 and not self.overlay:
             raise ConfigError("detail: needs overlay")
-        if self.flow_images and not self.overlay:
-            raise ConfigError("flow_images: needs overlay")
+        for name in ("flow_images", "restraint_weight"):
+            if getattr(self, name) and not self.overlay:
+                raise ConfigError(f"{name}: needs overlay")
         if self.style_reach and self.style_norm:
             raise ConfigError("style_reach: needs style_norm to be off")
         if len(self.style_reach) not in (0, len(self.clusters)):
@@ -171,6 +175,8 @@ class _Rendered:
     source_latent: Tensor
     rebuilt: Tensor
     fake: Tensor
+    bent: Tensor | None
+    """The bent portraits under both, one after the other, with `overlay`"""
 
 
 class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
@@ -321,8 +327,9 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         generator = self.generator
         latents = generator.mapping(torch.cat(list(codes)))
         identity = generator.identity_encoder(batch.real)
-        rebuilt, fake = generator.decoder(torch.cat([identity, identity]), latents).chunk(2)
-        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake)
+        images, bent = generator.decoder.layers(torch.cat([identity, identity]), latents)
+        rebuilt, fake = images.chunk(2)
+        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake, bent)
 
     def _generator_loss(
         self,
@@ -346,6 +353,9 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             config.adversarial_weight * logged["adversarial"]
             + reconstruction_weight * logged["reconstruction"]
         )
+        if config.restraint_weight and rendered.bent is not None:
+            logged["restraint"] = restraint(torch.cat([rendered.rebuilt, fake]), rendered.bent)
+            loss = loss + config.restraint_weight * logged["restraint"]
         if steps % config.consistency_interval == 0:
             fake_identity = generator.identity_encoder(fake)
             cycled = generator.decoder(fake_identity, rendered.source_latent)

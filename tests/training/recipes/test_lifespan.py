@@ -294,3 +294,17 @@ def test_the_flow_alone_learns_the_moves_between_mean_faces(batch):
     assert changed
     assert all(name.startswith("decoder.overlay.flow.") for name in changed)
     assert next(recipe.step(seen, 100, 0, draws())).optimiser == "discriminator"
+
+
+def test_restraint_counts_what_changes_the_bent_portraits_by_its_weight(batch):
+    free, held = (
+        LifespanRecipe(config_of(TINY | {"overlay": True, "restraint_weight": weight}))
+        for weight in (0.0, 50.0)
+    )
+    held.generator.load_state_dict(free.generator.state_dict())
+    held.discriminator.load_state_dict(free.discriminator.state_dict())
+    (*_, plain), (*_, restrained) = (r.step(batch, 200, 0, draws()) for r in (free, held))
+    cost = restrained.logged["restraint"]
+    assert cost > 0
+    assert "restraint" not in plain.logged
+    torch.testing.assert_close(restrained.value, plain.value + 50 * cost)
