@@ -54,6 +54,7 @@ def test_a_configuration_survives_being_written_and_read():
         ("detail", 0),
         ("detail", 2),
         ("flow_images", 100),
+        ("flow_interval", 4),
         ("restraint_weight", 1.0),
     ],
 )

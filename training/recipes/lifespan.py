@@ -82,6 +82,9 @@ class LifespanConfig(FitConfig):
     difference of the mean faces of two clusters. Needs landmarks in the set."""
     flow_rate: float = 3e-3
     """Learning rate of that part."""
+    flow_interval: int = 0
+    """With `overlay`, steps between further such lessons while all trains, in which no other loss
+    moves the flow's weights; 0 gives none, and leaves the flow to the other losses."""
     slow_rate: float = 0.01
     """Factor on the rate for the mapping network and the style affines."""
     r1_gamma: float = 1.0
@@ -122,7 +125,7 @@ class LifespanConfig(FitConfig):
             raise ConfigError("detail: must be at least 1, and 4 times it a divisor of resolution")
         if self.detail > 1 and not self.overlay:
             raise ConfigError("detail: needs overlay")
-        for name in ("flow_images", "restraint_weight"):
+        for name in ("flow_images", "flow_interval", "restraint_weight"):
             if getattr(self, name) and not self.overlay:
                 raise ConfigError(f"{name}: needs overlay")
         if self.style_reach and self.style_norm:
@@ -211,7 +214,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         return self
 
     def study(self, portraits: PortraitSet) -> None:
-        if self.config.flow_images:
+        if self.config.flow_images or self.config.flow_interval:
             self.shapes = mean_shapes(portraits).to(portraits.device)
 
     def optimisers(self) -> Mapping[str, Optimizer]:
@@ -220,11 +223,16 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             list(self.generator.slow_parameters()),
             list(self.generator.fast_parameters()),
         )
+        optimisers: dict[str, Optimizer] = {}
+        if overlay := self.generator.decoder.overlay:
+            lessons = list(overlay.flow.parameters())
+            optimisers["flow"] = Adam(lessons, config.flow_rate, fused=True)
+            if config.flow_interval:
+                taught = {id(parameter) for parameter in lessons}
+                fast = [parameter for parameter in fast if id(parameter) not in taught]
         groups = [{"params": fast, "lr": rate}, {"params": slow, "lr": rate * config.slow_rate}]
         judge = self.discriminator.parameters()
-        overlay = self.generator.decoder.overlay
-        flow = {"flow": Adam(overlay.flow.parameters(), config.flow_rate)} if overlay else {}
-        return flow | {
+        return optimisers | {
             # Codes and styles stay as they are drawn: noise on the code only disturbs a
             # reconstruction, which would teach the mapping to give all ages one latent.
             "reconstruction": Adam(fast, config.reconstruction_rate, betas=(0.9, 0.99), fused=True),
@@ -284,6 +292,8 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             yield self._generator_loss(
                 batch, rendered, codes, weight, coarse, generator_steps, draws
             )
+        if config.flow_interval and steps % config.flow_interval == 0:
+            yield self._flow_loss(batch, draws)
 
     def _reconstruction_loss(self, batch: Batch, draws: Draws) -> Loss:
         config, generator = self.config, self.generator

@@ -308,3 +308,23 @@ def test_restraint_counts_what_changes_the_bent_portraits_by_its_weight(batch):
     assert cost > 0
     assert "restraint" not in plain.logged
     torch.testing.assert_close(restrained.value, plain.value + 50 * cost)
+
+
+def test_lessons_of_the_flow_go_on_at_their_interval_and_nothing_else_moves_it(batch):
+    recipe = LifespanRecipe(config_of(TINY | {"overlay": True, "flow_interval": 4}))
+    recipe.shapes = torch.rand(6, 68, 2) * 0.1 + 0.45
+    seen = replace(batch, landmarks=torch.rand(4, 68, 2))
+    taught = [
+        [loss.optimiser for loss in recipe.step(seen, 200, step, draws(step))].count("flow")
+        for step in range(8)
+    ]
+    assert taught == [1, 0, 0, 0, 1, 0, 0, 0]
+    moved = {
+        name: {id(p) for group in optimiser.param_groups for p in group["params"]}
+        for name, optimiser in recipe.optimisers().items()
+    }
+    flow = {id(p) for p in recipe.generator.decoder.overlay.flow.parameters()}
+    assert moved["flow"] == flow
+    assert not moved["generator"] & flow
+    everything = {id(p) for p in recipe.generator.parameters()}
+    assert moved["generator"] | flow == everything
