@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -214,6 +215,17 @@ def _enlarged(x: Tensor, side: int) -> Tensor:
     return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
 
+class Layers(NamedTuple):
+    """What a decoder makes, images in [-1, 1]."""
+
+    image: Tensor
+    """(N, 3, R, R)"""
+    drawn: Tensor
+    """(N, 3, S, S), all of the image where there is no overlay; R / S is the detail"""
+    bent: Tensor | None
+    """(N, 3, R, R), with `overlay` the portrait under what is drawn"""
+
+
 class Decoder(nn.Module):
     """F: identity (N, 4 width, R/4, R/4), latent w (N, latent) -> image (N, 3, R, R) in [-1, 1].
 
@@ -259,18 +271,19 @@ class Decoder(nn.Module):
         return x
 
     def forward(self, identity: Tensor, latent: Tensor) -> Tensor:
-        return self.layers(identity, latent)[0]
+        return self.layers(identity, latent).image
 
-    def layers(self, identity: Tensor, latent: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The image and, with `overlay`, the bent portrait under it, both (N, 3, R, R)."""
+    def layers(self, identity: Tensor, latent: Tensor) -> Layers:
+        """The image and what it is made of."""
         x = coarse = self.coarse(identity, latent)
         for block in self.blocks[self.COARSE :]:
             x = block(x, latent)
         drawn = torch.tanh(self.to_rgb(x))
         if self.overlay is None:
-            return drawn, None
+            return Layers(drawn, drawn, None)
         portrait = functional.pixel_shuffle(identity[:, self.features :], 4 * self.detail)
-        return self.overlay(coarse, x, drawn, portrait)
+        image, bent = self.overlay(coarse, x, drawn, portrait)
+        return Layers(image, drawn, bent)
 
 
 class LifespanGenerator(nn.Module):

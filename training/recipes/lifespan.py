@@ -298,16 +298,21 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
     def _reconstruction_loss(self, batch: Batch, draws: Draws) -> Loss:
         config, generator = self.config, self.generator
         code = self.noisy_code(batch.group, batch.source, draws)
-        rebuilt = generator(batch.real, code)
+        # All of a picture is drawn here: a mask would close at once, and leave nothing to learn.
+        identity = generator.identity_encoder(batch.real)
+        rebuilt = generator.decoder.layers(identity, generator.mapping(code)).drawn
+        real = batch.real
+        if config.detail > 1:
+            real = functional.avg_pool2d(real, config.detail)
         logged = {
-            "reconstruction": absolute_error(rebuilt, batch.real),
+            "reconstruction": absolute_error(rebuilt, real),
             "age": age_loss(generator.age_encoder(batch.real), code),
         }
         loss = (
             config.reconstruction_weight * logged["reconstruction"]
             + config.age_weight * logged["age"]
         )
-        return Loss("reconstruction", loss, logged | vital_signs(batch.real, rebuilt))
+        return Loss("reconstruction", loss, logged | vital_signs(real, rebuilt))
 
     def _flow_loss(self, batch: Batch, draws: Draws) -> Loss:
         """The flow to every image's target, and, to its own cluster, none; no other part learns."""
@@ -337,9 +342,9 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         generator = self.generator
         latents = generator.mapping(torch.cat(list(codes)))
         identity = generator.identity_encoder(batch.real)
-        images, bent = generator.decoder.layers(torch.cat([identity, identity]), latents)
-        rebuilt, fake = images.chunk(2)
-        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake, bent)
+        layers = generator.decoder.layers(torch.cat([identity, identity]), latents)
+        rebuilt, fake = layers.image.chunk(2)
+        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake, layers.bent)
 
     def _generator_loss(
         self,

@@ -328,3 +328,19 @@ def test_lessons_of_the_flow_go_on_at_their_interval_and_nothing_else_moves_it(b
     assert not moved["generator"] & flow
     everything = {id(p) for p in recipe.generator.parameters()}
     assert moved["generator"] | flow == everything
+
+
+def test_the_start_teaches_drawing_whole_pictures_whatever_the_mask(batch):
+    config = config_of(TINY | {"resolution": 32, "overlay": True, "detail": 2})
+    recipe = LifespanRecipe(config)
+    wide = replace(batch, real=batch.real.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    losses = []
+    for logit in (0.0, -100.0):
+        with torch.no_grad():
+            recipe.generator.decoder.overlay.to_mask.bias.fill_(logit)
+        (loss,) = recipe.step(wide, 0, 0, draws())
+        losses.append(loss.logged["reconstruction"].detach())
+        recipe.generator.zero_grad()
+        loss.value.backward()
+        assert recipe.generator.decoder.to_rgb.weight.grad.abs().sum() > 0
+    assert losses[0] == losses[1] > 0.1
