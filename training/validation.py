@@ -18,7 +18,7 @@ from model.portraits.detect import DlibLandmarker, Landmarker, pick_face
 from model.portraits.errors import NoFace, PortraitError
 from model.portraits.photo import read_photo
 from training.config import FitConfig
-from training.data import DataError, Row, open_prepared
+from training.data import DataError, PreparedSet, Row, open_prepared
 from training.pool import unordered
 from training.prepare import spread
 from training.sources import Collection, Entry, read_rows
@@ -28,6 +28,8 @@ SMALL_CELL = 100
 """Fewer training pictures of a cluster, group and source are told as few."""
 CONFOUNDED = 0.25
 """Difference of a source's shares in two clusters from which it is told."""
+GLASSES = 0.1
+"""Difference of the shares that wear glasses in two clusters from which it is told."""
 MANY_DROPPED = 0.1
 SHOWN = 5
 """Items of a finding that the text shows."""
@@ -496,6 +498,8 @@ def validate_prepared(path: Path, config: FitConfig) -> Validation:
         )
     data = replace(data, rows=tuple(row for row in data.rows if row.index < len(data.portraits)))
     findings += _row_findings(data.rows, config)
+    findings += _glasses_findings(data.rows, config)
+    findings += _landmark_findings(data, config)
     if data.rows:
         looks = looks_of(data)
         blank = tuple(data.rows[int(i)].file for i in np.flatnonzero(looks.blank))
@@ -525,6 +529,52 @@ def _drop_findings(information: dict[str, Any]) -> Iterable[Finding]:
             f"prepare dropped {count} of {pictures} pictures",
             "dropped.csv names them; `validate` on the photographs says more.",
             tuple(f"{reason}: {number}" for reason, number in dropped.items()),
+        )
+
+
+def _glasses_findings(rows: Sequence[Row], config: FitConfig) -> Iterable[Finding]:
+    if any(row.glasses is None for row in rows):
+        if config.glasses_share < 1:
+            yield Finding(
+                Severity.ERROR,
+                "glasses_unknown",
+                "the set does not say who wears glasses, which glasses_share asks for",
+                "It was prepared by an earlier version: prepare it anew, or train with "
+                "--set glasses_share=1.",
+            )
+        return
+    worn: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        cluster = cluster_of_age(row.age_years, config.age_clusters)
+        if cluster is not None and row.split != "test":
+            worn[config.age_clusters[cluster].name].append(bool(row.glasses))
+    shares = {name: sum(each) / len(each) for name, each in worn.items()}
+    least = min(shares.values(), default=0.0)
+    if max(shares.values(), default=0.0) - least > GLASSES:
+        capped = config.glasses_share < least + GLASSES
+        yield Finding(
+            Severity.NOTE if capped else Severity.WARNING,
+            "glasses",
+            "glasses go with age here, and will be taken for it",
+            f"glasses_share is {config.glasses_share:g}: no cluster's draws have more."
+            if capped
+            else "Train with --set glasses_share=0.04, or add portraits without glasses.",
+            tuple(f"{name}: {share:.0%} wear glasses" for name, share in shares.items()),
+        )
+
+
+def _landmark_findings(data: PreparedSet, config: FitConfig) -> Iterable[Finding]:
+    if not (getattr(config, "flow_images", 0) or getattr(config, "flow_interval", 0)):
+        return
+    index = [row.index for row in data.rows]
+    seen = data.landmarks is not None and bool(np.isfinite(data.landmarks[index]).any())
+    if not seen:
+        yield Finding(
+            Severity.ERROR,
+            "no_landmarks",
+            "the set holds no landmarks, which lessons of the flow (flow_images) need",
+            "Prepare it anew with --landmarks, or train with --set flow_images=0 and "
+            "--set flow_interval=0.",
         )
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from skimage import data as photographs
 
 from training.__main__ import main
-from training.config import FitConfig
+from training.config import FitConfig, load_config
 from training.data import DataError
 from training.validation import (
     SHOWN,
@@ -197,6 +197,43 @@ def test_a_prepared_set_is_looked_through(prepared, tmp_path):
     assert "8.png (0, train) = 11.png (0, test)" in "\n".join(finding(validation, "leaks").items)
     assert finding(validation, "dropped").severity is Severity.WARNING
     assert finding(validation, "labels_not_judged").severity is Severity.NOTE
+
+
+def table_with_glasses(prepared, folder, wears):
+    shutil.copytree(prepared.path, folder)
+    with (folder / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["glasses"] = str(int(wears(int(row["index"]))))
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+@pytest.mark.parametrize(("share", "severity"), [(1.0, Severity.WARNING), (0.04, Severity.NOTE)])
+def test_glasses_that_go_with_age_are_told(prepared, tmp_path, share, severity):
+    folder = table_with_glasses(prepared, tmp_path / "set", lambda index: index >= 60)
+    found = finding(
+        validate_prepared(folder, FitConfig(resolution=32, glasses_share=share)), "glasses"
+    )
+    assert found.severity is severity
+    assert found.items[0] == "0-2: 0% wear glasses"
+    assert found.items[-1] == "50-69: 100% wear glasses"
+
+
+def test_glasses_that_all_ages_wear_alike_are_no_finding(prepared, tmp_path):
+    folder = table_with_glasses(prepared, tmp_path / "set", lambda index: index % 2)
+    assert "glasses" not in {f.code for f in validate_prepared(folder, CONFIG).findings}
+
+
+def test_what_a_configuration_needs_of_a_set_prepared_earlier_is_told(prepared):
+    config = load_config("smoke", ["overlay=true", "flow_interval=2", "glasses_share=0.1"])
+    found = codes(validate_prepared(prepared.path, config), Severity.ERROR)
+    assert {"glasses_unknown", "no_landmarks"} <= found
+    plain = codes(validate_prepared(prepared.path, load_config("smoke")), Severity.ERROR)
+    assert not {"glasses_unknown", "no_landmarks"} & plain
 
 
 def test_suspect_labels_of_a_prepared_set_are_told_with_the_estimates_error(tmp_path):
