@@ -71,7 +71,9 @@ class PlainLoop:
             "adversarial": adversarial_loss(recipe.selected(judge(fake), group, batch.target)),
             "reconstruction": 10 * absolute_error(rebuilt, real),
             "cycle": 10 * absolute_error(generator(fake, source), real),
-            "identity": absolute_error(encode(fake), encode(real)),
+            "identity": absolute_error(
+                encode(fake)[:, : encode.features], encode(real)[:, : encode.features]
+            ),
             "age": age_loss(age(real), source) + age_loss(age(fake), target),
         }
         torch.stack(list(losses.values())).sum().backward()

@@ -28,7 +28,13 @@ from training.machine import processors
 from training.recipes.lifespan import LifespanConfig
 from training.run import Run, device_of
 
-START = ["reconstruction_images=0", "discriminator_images=0", "polish_images=0"]
+START = [
+    "reconstruction_images=0",
+    "discriminator_images=0",
+    "flow_images=0",
+    "polish_images=0",
+    "decay_from=0",
+]
 """The full loss from the first step: that is what is timed."""
 
 
@@ -47,10 +53,13 @@ def noise_set(folder: Path, side: int) -> PreparedSet:
     shape = (len(rows), side, side)
     np.save(folder / "portraits.npy", random.integers(0, 256, (*shape, 3), np.uint8))
     np.save(folder / "kept.npy", np.full(shape, 255, np.uint8))
+    landmarks = random.uniform(0.3, 0.7, (len(rows), 68, 2)).astype(np.float32)
+    landmarks[:, [36, 45, 30]] = (0.35, 0.45), (0.65, 0.45), (0.5, 0.6)
+    np.save(folder / "landmarks.npy", landmarks)
     with (folder / "table.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["index", "file", "age", "gender", "source", "split"])
-        writer.writerows(rows)
+        writer.writerow(["index", "file", "age", "gender", "source", "split", "glasses"])
+        writer.writerows((*row, 0) for row in rows)
     (folder / "data.json").write_text(json.dumps({"schema_version": 1}))
     return open_prepared(folder)
 
