@@ -175,7 +175,9 @@ class Overlay(nn.Module):
     """Lays what is drawn over the portrait, bent: m drawn + (1 - m) bent portrait.
 
     The mask m in (0, 1) says where the bent portrait does not do (the attention of Pumarola et al.
-    2018); it starts at one half. The flow comes from coarse features and so is smooth.
+    2018); it starts at one half. The flow comes from coarse features and so is smooth. Where the
+    portrait is larger than what is drawn, their difference is enlarged, and detail that is too fine
+    to be drawn stays.
 
     Coarse features (N, 4 width, S/4, S/4), fine features (N, width, S, S), drawn (N, 3, S, S) and
     portrait (N, 3, R, R) in [-1, 1] -> image and bent portrait, both (N, 3, R, R); R is S or a
@@ -191,10 +193,11 @@ class Overlay(nn.Module):
     def forward(
         self, coarse: Tensor, fine: Tensor, drawn: Tensor, portrait: Tensor
     ) -> tuple[Tensor, Tensor]:
-        side = portrait.shape[-1]
-        mask = _enlarged(torch.sigmoid(self.to_mask(fine)), side)
         bent = self.bent(portrait, self.flow(coarse))
-        return bent + mask * (_enlarged(drawn, side) - bent), bent
+        times = portrait.shape[-1] // drawn.shape[-1]
+        under = functional.avg_pool2d(bent, times) if times > 1 else bent
+        change = torch.sigmoid(self.to_mask(fine)) * (drawn - under)
+        return bent + _enlarged(change, portrait.shape[-1]), bent
 
     @staticmethod
     def bent(portrait: Tensor, flow: Tensor) -> Tensor:
