@@ -34,8 +34,8 @@ class IdentityEncoder(nn.Module):
     """E_id: image (N, 3, R, R) in [-1, 1] -> identity (N, 4 width, R/4, R/4).
 
     ReLU, not LeakyReLU: the authors report that the latter collapses training.
-    With `carries` the identity holds the image too, 48 channels of its pixels after the features;
-    with a `detail` d the features are of the image at R/d, and of its size / 4.
+    With a `detail` d the features are of the image shrunk to R/d, (N, 4 width, R/4d, R/4d). With
+    `carries` the identity holds the image too: its pixels, 48 d^2 channels, after the features.
     """
 
     def __init__(self, width: int = 64, carries: bool = False, detail: int = 1) -> None:

@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from skimage.transform import warp
 
 from model.ages import LIFESPAN_CLUSTERS
@@ -156,9 +157,17 @@ def with_features(picture, swelling):
 
 @pytest.fixture(scope="module")
 def life(astronaut):
-    """The astronaut through the ages as the bundled model sees her, as woman and as man."""
-    subject = Subject(open_bundle(BUNDLE))
-    return {group: subject.walk(astronaut, group, 24) for group in ("female", "male")}
+    """The astronaut through the ages as the bundled model sees her, as woman and man, 64 px."""
+    bundle = open_bundle(BUNDLE)
+    subject, side = Subject(bundle), bundle.manifest.resolution
+    portrait = np.asarray(Image.fromarray(astronaut).resize((side, side)))
+    return {
+        group: [
+            np.asarray(Image.fromarray(frame).resize((64, 64), Image.Resampling.BOX))
+            for frame in subject.walk(portrait, group, 24)
+        ]
+        for group in ("female", "male")
+    }
 
 
 @pytest.fixture(scope="module")
