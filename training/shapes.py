@@ -25,7 +25,7 @@ def mean_shapes(portraits: PortraitSet) -> Tensor:
     landmarks, or without frontal faces in a cluster.
     """
     if portraits.landmarks is None or portraits.landmarks.isnan().all():
-        raise DataError("flow_images: the set holds no landmarks; prepare it anew, or take 0")
+        raise DataError("flow_images, flow_interval: the set holds no landmarks; prepare it anew")
     config, landmarks = portraits.config, portraits.landmarks.cpu()
     frontal = torch.tensor(
         [bool(np.isfinite(x).all()) and head_turn(x) < FRONTAL for x in landmarks.numpy()]
@@ -47,7 +47,9 @@ def mean_shapes(portraits: PortraitSet) -> Tensor:
                 medians = torch.stack([x.median(0).values for x in found])
                 groups.append((medians * (share / share.sum())[:, None, None]).sum(0))
         if not groups:
-            raise DataError(f"flow_images: no portrait of {cluster.name} shows a frontal face")
+            raise DataError(
+                f"flow_images, flow_interval: no portrait of {cluster.name} shows a frontal face"
+            )
         shapes.append(torch.stack(groups).mean(0))
     mean = torch.stack(shapes)
     return (mean + mirrored(mean)) / 2
