@@ -1,9 +1,53 @@
-"""HTTP/1.1 as uvicorn speaks it, with a bound on how long a request's head may take to come."""
+"""HTTP/1.1 as uvicorn speaks it, with a bound on how long a request's head may take to come.
+
+An answer's head and what follows it at once leave in one piece.
+"""
 
 import asyncio
-from typing import cast
+from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class Gathering:
+    """A transport that sends what is written within one turn of the event loop in one piece.
+
+    uvicorn writes an answer's head, its body and its end one after the other. Sent so, they cost
+    three calls to the system, and nginx drops an answer whose body follows its head in a piece of
+    its own just when the last of the request's body goes the other way.
+    """
+
+    most_bytes = 1 << 16
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Sends before the loop's next turn, at once where `most_bytes` have come together."""
+        if not data:
+            return
+        if not self._pieces:
+            self._loop.call_soon(self._send)
+        self._pieces.append(data)
+        self._bytes += len(data)
+        if self._bytes >= self.most_bytes:
+            self._send()
+
+    def close(self) -> None:
+        """Sends what was written, then closes."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        pieces, self._pieces, self._bytes = self._pieces, [], 0
+        if pieces:
+            self._transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
 
 class PromptProtocol(H11Protocol):
@@ -18,7 +62,8 @@ class PromptProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begins to wait for a head."""
-        super().connection_made(cast(asyncio.Transport, transport))
+        gathering = Gathering(cast(asyncio.Transport, transport), self.loop)
+        super().connection_made(cast(asyncio.Transport, gathering))
         self._follow()
 
     def data_received(self, data: bytes) -> None:
