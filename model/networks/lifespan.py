@@ -28,6 +28,8 @@ class LifespanShape:
     """Whether G draws over the bent portrait, or, as published, all of a picture."""
     detail: int = 1
     """Pixels of a picture, across, for each that is drawn; above 1 only with `overlay`."""
+    softness: int = 0
+    """With `overlay`, how soft what it lays over the portrait is; see `Overlay`."""
 
 
 class IdentityEncoder(nn.Module):
@@ -179,25 +181,38 @@ class Overlay(nn.Module):
     portrait is larger than what is drawn, their difference is enlarged, and detail that is too fine
     to be drawn stays.
 
+    With a `softness` the difference m (drawn - bent portrait) is blurred by as many passes of
+    [1 2 1] / 4 at the size drawn, and all finer detail is the bent portrait's, times a gain in
+    (0, 2) that starts at 1: skin may be smoothed and lines deepened, but none are drawn.
+
     Coarse features (N, 4 width, S/4, S/4), fine features (N, width, S, S), drawn (N, 3, S, S) and
-    portrait (N, 3, R, R) in [-1, 1] -> image and bent portrait, both (N, 3, R, R); R is S or a
-    multiple of it.
+    portrait (N, 3, R, R) in [-1, 1] -> image and bent portrait, its detail scaled, both
+    (N, 3, R, R); R is S or a multiple of it.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, softness: int = 0) -> None:
         super().__init__()
+        self.softness = softness
         self.flow = Flow(4 * width)
         self.to_mask = EqualConv2d(width, 1, 1)
         nn.init.zeros_(self.to_mask.weight)
+        self.to_gain = EqualConv2d(width, 1, 1) if softness else None
+        if self.to_gain is not None:
+            nn.init.zeros_(self.to_gain.weight)
 
     def forward(
         self, coarse: Tensor, fine: Tensor, drawn: Tensor, portrait: Tensor
     ) -> tuple[Tensor, Tensor]:
         bent = self.bent(portrait, self.flow(coarse))
-        times = portrait.shape[-1] // drawn.shape[-1]
+        side = portrait.shape[-1]
+        times = side // drawn.shape[-1]
         under = functional.avg_pool2d(bent, times) if times > 1 else bent
         change = torch.sigmoid(self.to_mask(fine)) * (drawn - under)
-        return bent + _enlarged(change, portrait.shape[-1]), bent
+        if self.to_gain is not None:
+            change = _softened(change, self.softness)
+            detail = bent - _enlarged(_softened(under, self.softness), side)
+            bent = bent + _enlarged(torch.tanh(self.to_gain(fine)), side) * detail
+        return bent + _enlarged(change, side), bent
 
     @staticmethod
     def bent(portrait: Tensor, flow: Tensor) -> Tensor:
@@ -218,6 +233,15 @@ def _enlarged(x: Tensor, side: int) -> Tensor:
     return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
 
+def _softened(x: Tensor, passes: int) -> Tensor:
+    """Separable [1 2 1] / 4 over the last two axes, edges replicated; in the precision of x."""
+    for _ in range(passes):
+        wide = functional.pad(x, (1, 1, 1, 1), "replicate")
+        wide = (wide[..., :-2] + wide[..., 2:]) / 4 + wide[..., 1:-1] / 2
+        x = (wide[..., :-2, :] + wide[..., 2:, :]) / 4 + wide[..., 1:-1, :] / 2
+    return x
+
+
 class Layers(NamedTuple):
     """What a decoder makes, images in [-1, 1]."""
 
@@ -226,7 +250,7 @@ class Layers(NamedTuple):
     drawn: Tensor
     """(N, 3, S, S), all of the image where there is no overlay; R / S is the detail"""
     bent: Tensor | None
-    """(N, 3, R, R), with `overlay` the portrait under what is drawn"""
+    """(N, 3, R, R), with `overlay` the portrait under what is drawn, its detail scaled"""
 
 
 class Decoder(nn.Module):
@@ -246,6 +270,7 @@ class Decoder(nn.Module):
         style_norm: bool = True,
         overlay: bool = False,
         detail: int = 1,
+        softness: int = 0,
     ) -> None:
         super().__init__()
         self.features, self.detail = 4 * width, detail
@@ -255,7 +280,7 @@ class Decoder(nn.Module):
             for inputs, outputs, upsample in sizes
         )
         self.to_rgb = EqualConv2d(width, 3, 1)
-        self.overlay = Overlay(width) if overlay else None
+        self.overlay = Overlay(width, softness) if overlay else None
 
     def styled(self) -> Iterator[ModulatedConv2d]:
         """The modulated convolutions, first to last."""
@@ -308,6 +333,7 @@ class LifespanGenerator(nn.Module):
             shape.style_norm,
             shape.overlay,
             shape.detail,
+            shape.softness,
         )
 
     def forward(self, image: Tensor, code: Tensor) -> Tensor:

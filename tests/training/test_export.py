@@ -84,13 +84,16 @@ def test_batches_of_any_size_give_each_picture_as_alone(bundle, portraits, count
         assert abs(difference).max() <= 1
 
 
-def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(trained, tmp_path):
+@pytest.mark.parametrize("softness", [0, 2])
+def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(trained, tmp_path, softness):
     torch.manual_seed(0)
-    shape = LifespanShape(8, 12, 16, overlay=True, detail=2)
+    shape = LifespanShape(8, 12, 16, overlay=True, detail=2, softness=softness)
     generator = LifespanGenerator(shape).eval()
     with torch.no_grad():
         generator.decoder.overlay.flow.last.weight.normal_()
         generator.decoder.overlay.to_mask.weight.normal_()
+        if softness:
+            generator.decoder.overlay.to_gain.weight.normal_()
     parts = replace(
         trained.parts, encoder=generator.identity_encoder, decoders=(generator.decoder,)
     )

@@ -123,6 +123,22 @@ def test_a_warm_start_goes_on_with_an_overlay_or_without_it(prepared, tmp_path):
     torch.testing.assert_close(all_drawn, plain, atol=1e-2, rtol=0)
 
 
+def test_a_warm_start_goes_on_with_a_soft_overlay_or_a_hard_one(prepared, tmp_path):
+    hard, soft, back = (
+        Run(config_of(TINY | {"overlay": True, "softness": s}), prepared, tmp_path / name, "cpu")
+        for name, s in {"hard": 0, "soft": 3, "back": 0}.items()
+    )
+    with torch.no_grad():
+        hard.recipe.generator.decoder.overlay.to_mask.bias.fill_(1.0)
+    hard.averaged.network.load_state_dict(hard.recipe.generator.state_dict())
+    soft.warm_start(torch.load(io.BytesIO(warm_start_bytes(hard.state())), weights_only=True))
+    overlay = soft.recipe.generator.decoder.overlay
+    assert overlay.to_mask.bias == 1
+    assert not overlay.to_gain.weight.any()
+    back.warm_start(torch.load(io.BytesIO(warm_start_bytes(soft.state())), weights_only=True))
+    assert back.recipe.generator.decoder.overlay.to_mask.bias == 1
+
+
 def test_fewer_numbers_in_a_latent_than_classes_cannot_tell_their_styles(
     finished, prepared, tmp_path
 ):

@@ -67,6 +67,9 @@ class LifespanConfig(FitConfig):
     detail: int = 1
     """With `overlay`, pixels of a picture, across, for each that the networks draw: portraits are
     bent at `resolution`, and drawn over at `resolution / detail`."""
+    softness: int = 0
+    """With `overlay`, passes of a blur over what is laid over the portrait; above 0 all finer
+    detail is the bent portrait's, times a gain that G maps."""
     decoder_start: Literal["random", "passing"] = "random"
     """Drawn as published, or so that each styled convolution passes its input on."""
     code_noise: float = 0.2
@@ -125,7 +128,9 @@ class LifespanConfig(FitConfig):
             raise ConfigError("detail: must be at least 1, and 4 times it a divisor of resolution")
         if self.detail > 1 and not self.overlay:
             raise ConfigError("detail: needs overlay")
-        for name in ("flow_images", "flow_interval", "restraint_weight"):
+        if self.softness < 0:
+            raise ConfigError("softness: must not be negative")
+        for name in ("flow_images", "flow_interval", "restraint_weight", "softness"):
             if getattr(self, name) and not self.overlay:
                 raise ConfigError(f"{name}: needs overlay")
         if self.style_reach and self.style_norm:
@@ -145,6 +150,7 @@ def generator_shape(config: LifespanConfig) -> LifespanShape:
         config.style_norm,
         config.overlay,
         config.detail,
+        config.softness,
     )
 
 
@@ -446,7 +452,8 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         classes = len(self.codes.flatten(0, 1))
         if self.config.latent < classes:
             raise ConfigError(f"latent: styles of {classes} classes need as many numbers")
-        before = replace(before, overlay=self.config.overlay, detail=self.config.detail)
+        mine = {name: getattr(self.config, name) for name in ("overlay", "detail", "softness")}
+        before = replace(before, **mine)
         source, target = (LifespanGenerator(generator_shape(c)) for c in (before, self.config))
         source.load_state_dict(weights)
         reach = self.config.style_reach or (1.0,) * len(self.config.clusters)

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from torch.nn import functional
 
 from model.ages import age_codes
@@ -151,7 +152,48 @@ def test_more_detail_keeps_the_portraits_pixels_and_draws_as_many_as_before(over
     torch.testing.assert_close(laid(fine, image, mask=100.0), image + change, atol=1e-5, rtol=0)
 
 
-def test_flow_and_mask_are_learned_by_the_picture(overlaid):
-    overlaid(images(2, 16), torch.ones(2, 12)).square().mean().backward()
-    for layer in (overlaid.decoder.overlay.flow.last, overlaid.decoder.overlay.to_mask):
+@pytest.fixture
+def soft():
+    torch.manual_seed(0)
+    return LifespanGenerator(replace(OVERLAY, softness=2, detail=2)).eval()
+
+
+def softened(image, sigma_px):
+    """Blurred by SciPy, edges replicated."""
+    sigmas = (0, 0, sigma_px, sigma_px)
+    return torch.from_numpy(ndimage.gaussian_filter(image.numpy(), sigmas, mode="nearest"))
+
+
+@torch.no_grad()
+def test_soft_changes_leave_all_fine_detail_to_the_portrait(overlaid, soft):
+    image = images(2, 32)
+    torch.testing.assert_close(laid(soft, image, mask=-100.0), image, atol=1e-5, rtol=0)
+    weights = soft.state_dict()
+    overlaid.load_state_dict({name: weights[name] for name in overlaid.state_dict()})
+    halved = functional.avg_pool2d(image, 2)
+    # Two passes of [1 2 1] / 4 have the variance of a Gaussian of one pixel.
+    change = softened(laid(overlaid, halved, mask=100.0) - halved, 1.0)
+    found = functional.avg_pool2d(laid(soft, image, mask=100.0) - image, 2)
+    inner = (..., slice(1, -1), slice(1, -1))
+    assert (found - softened(change, 0.4))[inner].abs().max() < 0.1 * change.abs().max()
+
+
+@torch.no_grad()
+def test_a_gain_scales_the_portraits_detail_and_nothing_else(soft):
+    image = images(2, 32)
+    gain = soft.decoder.overlay.to_gain
+    gain.bias.fill_(-100.0)
+    without = laid(soft, image, mask=-100.0)
+    gain.bias.fill_(100.0)
+    doubled = laid(soft, image, mask=-100.0)
+    torch.testing.assert_close(doubled - image, image - without, atol=1e-5, rtol=0)
+    assert without.std() < 0.3 * image.std()
+    flat = torch.full((1, 3, 32, 32), 0.5)
+    torch.testing.assert_close(laid(soft, flat, mask=-100.0), flat, atol=1e-5, rtol=0)
+
+
+def test_flow_mask_and_gain_are_learned_by_the_picture(soft):
+    soft(images(2, 32), torch.ones(2, 12)).square().mean().backward()
+    overlay = soft.decoder.overlay
+    for layer in (overlay.flow.last, overlay.to_mask, overlay.to_gain):
         assert all(parameter.grad.abs().sum() > 0 for parameter in layer.parameters())
