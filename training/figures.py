@@ -107,6 +107,7 @@ def chief_figures(m: Measurement, mask: Mask) -> dict[str, Any]:
         "portraits": int(mask.sum()),
         "cluster_share": _mean(judged_clusters(years, clusters) == wanted, 3),
         "years_outside": _mean(years_outside(years, clusters)),
+        "real_years_outside": _mean(real_years_outside(m)[mask]),
         "identity_distance": _mean(to_own[mask], 3),
         "identity_share": _mean(to_own[seen] < SAME_PERSON, 3),
         "rank1_share": _mean(nearest_is_own(m)[seen], 3),
@@ -130,6 +131,17 @@ def years_outside(years: Floats, clusters: tuple[AgeCluster, ...]) -> Floats:
     low = np.array([cluster.low_years for cluster in clusters])
     high = np.array([cluster.high_years for cluster in clusters])
     return np.maximum(0, np.maximum(low - years, years - high))
+
+
+def real_years_outside(m: Measurement) -> Floats:
+    """How far the portraits' own judged ages (N,) are from their cluster's bounds.
+
+    What the judge's error alone makes of `years_outside`; portraits are of their cluster.
+    """
+    outside = years_outside(
+        np.repeat(m.years[:, :1], m.years.shape[1] - 1, 1), m.bundle.manifest.clusters
+    )
+    return outside[np.arange(len(m.rows)), m.clusters]
 
 
 def identity_distances(m: Measurement) -> Floats:

@@ -80,6 +80,18 @@ def test_years_outside_count_from_the_bounds(seen):
     assert outside.tolist() == [[2, 0, 3, 21, 0, 5]]
 
 
+def test_a_judge_that_errs_on_portraits_is_seen_beside_its_verdict_on_pictures(seen):
+    years = seen.years.copy()
+    years[:, 0] += 30
+    found = chief_figures(dataclasses.replace(seen, years=years), seen.labels == "female")
+    assert found["years_outside"] == 0
+    beyond = [
+        max(0, centre + 30 - c.high_years)
+        for centre, c in zip(CENTRES, seen.bundle.manifest.clusters, strict=True)
+    ]
+    assert found["real_years_outside"] == pytest.approx(np.mean(beyond), abs=0.01)
+
+
 def test_a_picture_without_a_face_is_no_match_and_leaves_the_mean_distance(seen):
     descriptors = seen.descriptors.copy()
     descriptors[::2, 3] = np.nan
