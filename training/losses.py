@@ -73,6 +73,21 @@ def restraint(image: Tensor, bent: Tensor) -> Tensor:
     return (change - smooth).square().mean()
 
 
+def added_colour(image: Tensor, bent: Tensor) -> Tensor:
+    """Mean square by which the change from `bent` to `image`, (N, 3, R, R) both, adds colour.
+
+    A pixel's colour is its distance from the grey of its luma (Rec. 601). What fades costs nothing:
+    hair goes grey, and its ends make room for the background. Blotches that come from nowhere cost.
+    """
+
+    def colour(x: Tensor) -> Tensor:
+        luma = x.new_tensor([0.299, 0.587, 0.114])[:, None, None]
+        grey = (x * luma).sum(1, keepdim=True)
+        return (x - grey).square().sum(1).add(1e-6).sqrt()
+
+    return functional.relu(colour(image.float()) - colour(bent.float())).square().mean()
+
+
 def age_loss(estimate: Tensor, code: Tensor) -> Tensor:
     """Mean squared difference of E_age's answers and age codes, (N, code) both.
 

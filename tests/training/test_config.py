@@ -56,6 +56,7 @@ def test_a_configuration_survives_being_written_and_read():
         ("flow_images", 100),
         ("flow_interval", 4),
         ("restraint_weight", 1.0),
+        ("colour_weight", 1.0),
         ("softness", 2),
         ("softness", -1),
     ],

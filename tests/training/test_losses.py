@@ -6,6 +6,7 @@ from torch import nn
 
 from training.losses import (
     absolute_error,
+    added_colour,
     adversarial_loss,
     age_loss,
     class_loss,
@@ -244,3 +245,17 @@ def test_restraint_asks_nothing_of_shading_and_much_of_broken_patches():
     assert restraint(bent + shading, bent) < 0.0002
     half = restraint(bent + chequers / 2, bent)
     assert half == pytest.approx(float(restraint(bent + chequers, bent)) / 4)
+
+
+def test_colour_costs_where_it_is_added_and_not_where_it_fades():
+    random = torch.Generator().manual_seed(0)
+    bent = torch.rand(2, 3, 8, 8, generator=random) * 2 - 1
+    grey = bent.mean(1, keepdim=True).expand_as(bent)
+    assert added_colour(bent, bent) == 0
+    assert added_colour(grey, bent) == 0
+    assert added_colour(bent + 0.4, bent) == pytest.approx(0, abs=1e-6)
+    assert added_colour(bent, grey) > 0.1
+    # Red of 0.3 has a luma of 0.0897 and is (0.2103, -0.0897, -0.0897) from its grey.
+    red = torch.tensor([0.3, 0.0, 0.0])[:, None, None].expand(1, 3, 8, 8)
+    wanted = 0.2103**2 + 2 * 0.0897**2
+    assert added_colour(red, torch.zeros(1, 3, 8, 8)) == pytest.approx(wanted, rel=0.02)

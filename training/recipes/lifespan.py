@@ -29,6 +29,7 @@ from training.draws import Draws
 from training.health import vital_signs
 from training.losses import (
     absolute_error,
+    added_colour,
     adversarial_loss,
     age_loss,
     discriminator_loss,
@@ -113,6 +114,8 @@ class LifespanConfig(FitConfig):
     age_weight: float = 5.0
     restraint_weight: float = 0.0
     """With `overlay`, weight of the fine detail in what changes the bent portrait (`restraint`)."""
+    colour_weight: float = 0.0
+    """With `overlay`, weight of the colour that the bent portrait gains (`added_colour`)."""
     consistency_interval: int = 1
     """Steps between the losses that encode a generated image again (cycle, identity, age), which
     are then weighted by their number."""
@@ -130,7 +133,13 @@ class LifespanConfig(FitConfig):
             raise ConfigError("detail: needs overlay")
         if self.softness < 0:
             raise ConfigError("softness: must not be negative")
-        for name in ("flow_images", "flow_interval", "restraint_weight", "softness"):
+        for name in (
+            "flow_images",
+            "flow_interval",
+            "restraint_weight",
+            "colour_weight",
+            "softness",
+        ):
             if getattr(self, name) and not self.overlay:
                 raise ConfigError(f"{name}: needs overlay")
         if self.style_reach and self.style_norm:
@@ -374,9 +383,14 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             config.adversarial_weight * logged["adversarial"]
             + reconstruction_weight * logged["reconstruction"]
         )
-        if config.restraint_weight and rendered.bent is not None:
-            logged["restraint"] = restraint(torch.cat([rendered.rebuilt, fake]), rendered.bent)
-            loss = loss + config.restraint_weight * logged["restraint"]
+        if rendered.bent is not None:
+            both = torch.cat([rendered.rebuilt, fake])
+            if config.restraint_weight:
+                logged["restraint"] = restraint(both, rendered.bent)
+                loss = loss + config.restraint_weight * logged["restraint"]
+            if config.colour_weight:
+                logged["added_colour"] = added_colour(both, rendered.bent)
+                loss = loss + config.colour_weight * logged["added_colour"]
         if steps % config.consistency_interval == 0:
             fake_identity = generator.identity_encoder(fake)
             cycled = generator.decoder(fake_identity, rendered.source_latent)

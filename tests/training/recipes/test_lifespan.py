@@ -296,17 +296,19 @@ def test_the_flow_alone_learns_the_moves_between_mean_faces(batch):
     assert next(recipe.step(seen, 100, 0, draws())).optimiser == "discriminator"
 
 
-def test_restraint_counts_what_changes_the_bent_portraits_by_its_weight(batch):
+@pytest.mark.parametrize("name", ["restraint", "added_colour"])
+def test_what_changes_the_bent_portraits_costs_by_its_weight(batch, name):
+    setting = {"restraint": "restraint_weight", "added_colour": "colour_weight"}[name]
     free, held = (
-        LifespanRecipe(config_of(TINY | {"overlay": True, "restraint_weight": weight}))
+        LifespanRecipe(config_of(TINY | {"overlay": True, setting: weight}))
         for weight in (0.0, 50.0)
     )
     held.generator.load_state_dict(free.generator.state_dict())
     held.discriminator.load_state_dict(free.discriminator.state_dict())
     (*_, plain), (*_, restrained) = (r.step(batch, 200, 0, draws()) for r in (free, held))
-    cost = restrained.logged["restraint"]
+    cost = restrained.logged[name]
     assert cost > 0
-    assert "restraint" not in plain.logged
+    assert name not in plain.logged
     torch.testing.assert_close(restrained.value, plain.value + 50 * cost)
 
 
