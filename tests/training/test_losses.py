@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from training.losses import (
     absolute_error,
@@ -245,6 +246,15 @@ def test_restraint_asks_nothing_of_shading_and_much_of_broken_patches():
     assert restraint(bent + shading, bent) < 0.0002
     half = restraint(bent + chequers / 2, bent)
     assert half == pytest.approx(float(restraint(bent + chequers, bent)) / 4)
+
+
+def test_more_scales_restrain_wider_blotches():
+    bent = torch.zeros(1, 3, 64, 64)
+    wide = ((torch.arange(64)[:, None] // 8 + torch.arange(64) // 8) % 2).expand_as(bent) * 0.3
+    fine, half, quarter = (restraint(bent + wide, bent, scales) for scales in (1, 2, 3))
+    halved = functional.avg_pool2d(wide, 2)
+    assert half - fine == pytest.approx(float(restraint(halved, torch.zeros_like(halved))))
+    assert quarter - half > half - fine > fine
 
 
 def test_colour_costs_where_it_is_added_and_not_where_it_fades():

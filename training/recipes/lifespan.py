@@ -114,6 +114,8 @@ class LifespanConfig(FitConfig):
     age_weight: float = 5.0
     restraint_weight: float = 0.0
     """With `overlay`, weight of the fine detail in what changes the bent portrait (`restraint`)."""
+    restraint_scales: int = 1
+    """Sizes at which detail counts as fine: that of the portrait, half of it, and so on."""
     colour_weight: float = 0.0
     """With `overlay`, weight of the colour that the bent portrait gains (`added_colour`)."""
     consistency_interval: int = 1
@@ -123,7 +125,9 @@ class LifespanConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least_one("elements", "latent", "r1_interval", "consistency_interval")
+        self.at_least_one(
+            "elements", "latent", "r1_interval", "consistency_interval", "restraint_scales"
+        )
         self.shares("coarse_share")
         if self.coarse_share and self.resolution < 32:
             raise ConfigError("coarse_share: needs a resolution of at least 32")
@@ -386,7 +390,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         if rendered.bent is not None:
             both = torch.cat([rendered.rebuilt, fake])
             if config.restraint_weight:
-                logged["restraint"] = restraint(both, rendered.bent)
+                logged["restraint"] = restraint(both, rendered.bent, config.restraint_scales)
                 loss = loss + config.restraint_weight * logged["restraint"]
             if config.colour_weight:
                 logged["added_colour"] = added_colour(both, rendered.bent)
