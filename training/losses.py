@@ -61,21 +61,21 @@ def absolute_error(estimate: Tensor, truth: Tensor) -> Tensor:
     return (estimate - truth).abs().mean()
 
 
-def restraint(image: Tensor, bent: Tensor, scales: int = 1) -> Tensor:
-    """Mean square of the fine detail in the change from `bent` to `image`, (N, 3, R, R) both.
+def fine_changes(image: Tensor, bent: Tensor, scales: int = 1) -> Tensor:
+    """Mean square (N,) of the fine detail in the change from `bent` to `image`, (N, 3, R, R) both.
 
     Fine is what a Gaussian blur of 1.7 pixels takes away (six passes of [1 2 1] / 4). Broken
     patches cost far more than the same amount of shading, and faint lines little. With more
     `scales` the same is added of the change halved in size, and so on: of blotches twice as wide.
     """
     change = image - bent
-    fine = change.new_zeros(())
+    fine = change.new_zeros(len(change))
     for scale in range(scales):
         change = functional.avg_pool2d(change, 2) if scale else change
         smooth = change
         for _ in range(6):
             smooth = blur(smooth)
-        fine = fine + (change - smooth).square().mean()
+        fine = fine + (change - smooth).square().mean(dim=(1, 2, 3))
     return fine
 
 

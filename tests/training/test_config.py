@@ -57,7 +57,7 @@ def test_a_configuration_survives_being_written_and_read():
         ("flow_interval", 4),
         ("restraint_weight", 1.0),
         ("colour_weight", 1.0),
-        ("restraint_scales", 0),
+        ("growth_weight", 1.0),
         ("softness", 2),
         ("softness", -1),
     ],

@@ -15,13 +15,13 @@ from training.losses import (
     critic_loss,
     discriminator_loss,
     feature_matching_loss,
+    fine_changes,
     gradient_penalty,
     least_squares_adversarial_loss,
     least_squares_discriminator_loss,
     minimax_loss,
     mismatch_loss,
     r1_penalty,
-    restraint,
     squared_error,
 )
 
@@ -236,24 +236,32 @@ def test_feature_matching_adds_up_the_layers_mean_squared_differences():
     assert feature_matching_loss(real, fake).item() == 2.0**2 + 3.0**2
 
 
-def test_restraint_asks_nothing_of_shading_and_much_of_broken_patches():
+def chequers(side, width):
+    """A chessboard of 0 and 1, its fields `width` pixels wide: (1, 3, side, side)."""
+    place = torch.arange(side) // width
+    return ((place[:, None] + place) % 2).expand(1, 3, side, side).float()
+
+
+def test_fine_changes_are_broken_patches_and_not_shading():
     bent = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    assert restraint(bent, bent) == 0
+    assert not fine_changes(bent, bent).any()
     wave = torch.sin(torch.linspace(0, math.pi, 32))
-    shading = (0.3 * wave[:, None] * wave).expand_as(bent)
-    chequers = 0.3 * (1 - 2 * ((torch.arange(32)[:, None] + torch.arange(32)) % 2)).expand_as(bent)
-    assert restraint(bent + chequers, bent) == pytest.approx(0.09, rel=0.1)
-    assert restraint(bent + shading, bent) < 0.0002
-    half = restraint(bent + chequers / 2, bent)
-    assert half == pytest.approx(float(restraint(bent + chequers, bent)) / 4)
+    shading = 0.3 * wave[:, None] * wave
+    patches = 0.3 * (1 - 2 * chequers(32, 1))
+    found = fine_changes(torch.cat([bent[:1] + patches, bent[1:] + shading]), bent)
+    assert found[0] == pytest.approx(0.09, rel=0.1)
+    assert found[1] < 0.0002
+    half = fine_changes(bent[:1] + patches / 2, bent[:1])
+    assert half.item() == pytest.approx(found[0].item() / 4)
 
 
-def test_more_scales_restrain_wider_blotches():
+def test_more_scales_find_wider_blotches():
     bent = torch.zeros(1, 3, 64, 64)
-    wide = ((torch.arange(64)[:, None] // 8 + torch.arange(64) // 8) % 2).expand_as(bent) * 0.3
-    fine, half, quarter = (restraint(bent + wide, bent, scales) for scales in (1, 2, 3))
+    wide = 0.3 * chequers(64, 8)
+    fine, half, quarter = (fine_changes(wide, bent, scales).item() for scales in (1, 2, 3))
     halved = functional.avg_pool2d(wide, 2)
-    assert half - fine == pytest.approx(float(restraint(halved, torch.zeros_like(halved))))
+    found = fine_changes(halved, torch.zeros_like(halved)).item()
+    assert half - fine == pytest.approx(found)
     assert quarter - half > half - fine > fine
 
 

@@ -33,10 +33,10 @@ from training.losses import (
     adversarial_loss,
     age_loss,
     discriminator_loss,
+    fine_changes,
     minimax_loss,
     mismatch_loss,
     r1_penalty,
-    restraint,
 )
 from training.recipes import Exportable, Loss, Recipe
 from training.shapes import bending_flow, mean_shapes
@@ -113,9 +113,11 @@ class LifespanConfig(FitConfig):
     identity_weight: float = 1.0
     age_weight: float = 5.0
     restraint_weight: float = 0.0
-    """With `overlay`, weight of the fine detail in what changes the bent portrait (`restraint`)."""
-    restraint_scales: int = 1
-    """Sizes at which detail counts as fine: that of the portrait, half of it, and so on."""
+    """With `overlay`, weight of the fine detail in what changes the bent portrait
+    (`fine_changes`)."""
+    growth_weight: float = 0.0
+    """With `overlay`, weight of fine changes at three sizes for every cluster that the target is
+    older than the source: children made old are what breaks up first."""
     colour_weight: float = 0.0
     """With `overlay`, weight of the colour that the bent portrait gains (`added_colour`)."""
     consistency_interval: int = 1
@@ -125,9 +127,7 @@ class LifespanConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.at_least_one(
-            "elements", "latent", "r1_interval", "consistency_interval", "restraint_scales"
-        )
+        self.at_least_one("elements", "latent", "r1_interval", "consistency_interval")
         self.shares("coarse_share")
         if self.coarse_share and self.resolution < 32:
             raise ConfigError("coarse_share: needs a resolution of at least 32")
@@ -141,6 +141,7 @@ class LifespanConfig(FitConfig):
             "flow_images",
             "flow_interval",
             "restraint_weight",
+            "growth_weight",
             "colour_weight",
             "softness",
         ):
@@ -390,8 +391,13 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         if rendered.bent is not None:
             both = torch.cat([rendered.rebuilt, fake])
             if config.restraint_weight:
-                logged["restraint"] = restraint(both, rendered.bent, config.restraint_scales)
+                logged["restraint"] = fine_changes(both, rendered.bent).mean()
                 loss = loss + config.restraint_weight * logged["restraint"]
+            if config.growth_weight:
+                older = (batch.target - batch.source).clamp(min=0)
+                wide = fine_changes(fake, rendered.bent.chunk(2)[1], scales=3)
+                logged["growth"] = (older * wide).mean()
+                loss = loss + config.growth_weight * logged["growth"]
             if config.colour_weight:
                 logged["added_colour"] = added_colour(both, rendered.bent)
                 loss = loss + config.colour_weight * logged["added_colour"]

@@ -296,9 +296,16 @@ def test_the_flow_alone_learns_the_moves_between_mean_faces(batch):
     assert next(recipe.step(seen, 100, 0, draws())).optimiser == "discriminator"
 
 
-@pytest.mark.parametrize("name", ["restraint", "added_colour"])
+COSTS = {
+    "restraint": "restraint_weight",
+    "growth": "growth_weight",
+    "added_colour": "colour_weight",
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
 def test_what_changes_the_bent_portraits_costs_by_its_weight(batch, name):
-    setting = {"restraint": "restraint_weight", "added_colour": "colour_weight"}[name]
+    setting = COSTS[name]
     free, held = (
         LifespanRecipe(config_of(TINY | {"overlay": True, setting: weight}))
         for weight in (0.0, 50.0)
@@ -310,6 +317,19 @@ def test_what_changes_the_bent_portraits_costs_by_its_weight(batch, name):
     assert cost > 0
     assert name not in plain.logged
     torch.testing.assert_close(restrained.value, plain.value + 50 * cost)
+
+
+def test_growing_younger_costs_nothing_and_growing_older_by_its_clusters(batch):
+    recipe = LifespanRecipe(config_of(TINY | {"overlay": True, "growth_weight": 1.0}))
+    costs = []
+    for years in (-2, 1, 2):
+        source = torch.full_like(batch.source, 2)
+        pair = replace(batch, source=source, target=torch.full_like(source, 2 + years))
+        *_, loss = recipe.step(pair, 200, 0, draws())
+        costs.append(loss.logged["growth"].item())
+    younger, older, oldest = costs
+    assert younger == 0
+    assert 0 < older < oldest
 
 
 def test_lessons_of_the_flow_go_on_at_their_interval_and_nothing_else_moves_it(batch):
