@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from model.ages import film_ages
 from model.bundle import Bundle
-from model.portraits.detect import DlibLandmarker, Face, Landmarker
+from model.portraits.detect import PORTRAIT_PX, DlibLandmarker, Face, Landmarker
 from model.runtime import Provider, available_threads, open_graph
 from training.data import DataError, PortraitSet
 from training.descriptor import Descriptor
@@ -22,8 +22,6 @@ from training.metrics import head_turn, psnr_db, sharpness, skin_luminance, ssim
 Pictures = NDArray[np.uint8]
 Floats = NDArray[np.floating]
 
-ENLARGED_PX = 256
-"""Portraits are enlarged to this side before faces are sought: dlib needs faces of 80 px."""
 EQUAL_DB = 99.0
 """What stands for the infinite ratio of two equal pictures."""
 WALKS, FRAMES = 48, 60
@@ -145,12 +143,12 @@ class Eye:
 
     def __call__(self, picture: Pictures) -> tuple[Floats, Floats]:
         """Landmarks (68, 2) and descriptor (128,) of a portrait (R, R, 3); NaN without a face."""
-        size = (ENLARGED_PX, ENLARGED_PX)
+        size = (PORTRAIT_PX, PORTRAIT_PX)
         enlarged = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
         faces: list[Face] = self.landmarker.detect(enlarged)
         if not faces:
             return np.full((68, 2), np.nan), np.full(128, np.nan)
-        return faces[0].landmarks / ENLARGED_PX, self.descriptor(enlarged, faces[0])
+        return faces[0].landmarks / PORTRAIT_PX, self.descriptor(enlarged, faces[0])
 
 
 def measure(

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from model.portraits.align import Alignment, Geometry, align, check_size, crop
 from model.portraits.classes import REMOVED
-from model.portraits.detect import DlibLandmarker, Landmarker, pick_face
+from model.portraits.detect import PORTRAIT_PX, DlibLandmarker, Landmarker, pick_face
 from model.portraits.errors import NoFace, PortraitError
 from model.portraits.parse import Parser
 from model.portraits.photo import read_photo
@@ -50,8 +50,6 @@ KEPT_SHARE = (0.08, 0.98)
 """A portrait whose kept classes cover less or more of it is dropped: the map cannot be right."""
 GLASSES = 0.004
 """Share of the portrait from which on a part of it that looks like glasses counts as glasses."""
-SEARCHED_PX = 256
-"""Portraits are enlarged to this side before their faces are sought: dlib needs faces of 80 px."""
 SETTLE_S = 5.0
 """Time between the moments when portraits are forced to disk and noted as done."""
 
@@ -142,7 +140,7 @@ class Cutter:
         """The same of a picture that is a portrait, whose face need not be found."""
         height, width = pixels.shape[:2]
         alignment = Alignment.of_aligned(width, height, self.config.resolution)
-        searched = alignment.at(max(SEARCHED_PX, alignment.resolution))
+        searched = alignment.at(max(PORTRAIT_PX, alignment.resolution))
         faces = self.landmarker.detect(crop(pixels, searched)) if self.landmarker else []
         if not faces:
             return alignment, np.full((68, 2), np.nan)

