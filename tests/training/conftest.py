@@ -36,6 +36,8 @@ TINY = {
     "average_half_life": 40.0,
     "threads": 1,
     "held_out": 3,
+    # Also where the processor has bfloat16: numbers are compared closely.
+    "precision": "float32",
 }
 
 

@@ -26,7 +26,7 @@ RUN = {
     "resolution": 32, "width": 2, "discriminator_width": 2, "batch": 4, "images": 80,
     "decay_from": 48, "log_every": 20, "sample_every": 40, "checkpoint_every": 20,
     "select_every": 0, "average_half_life": 40.0, "threads": 1, "held_out": 3,
-    "learning_rate": 1e-3, "discriminator_rate": 1e-3,
+    "learning_rate": 1e-3, "discriminator_rate": 1e-3, "precision": "float32",
 }  # fmt: skip
 
 pytestmark = pytest.mark.parametrize("method", TINY)
