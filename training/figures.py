@@ -127,7 +127,7 @@ def chief_figures(m: Measurement, mask: Mask) -> dict[str, Any]:
 
 
 def years_outside(years: Floats, clusters: tuple[AgeCluster, ...]) -> Floats:
-    """How far ages (N, A) are from the bounds of each anchor's cluster; 0 inside."""
+    """How far ages (N, A) or (N, 1) are from the bounds of each anchor's cluster; 0 inside."""
     low = np.array([cluster.low_years for cluster in clusters])
     high = np.array([cluster.high_years for cluster in clusters])
     return np.maximum(0, np.maximum(low - years, years - high))
@@ -138,9 +138,7 @@ def real_years_outside(m: Measurement) -> Floats:
 
     What the judge's error alone makes of `years_outside`; portraits are of their cluster.
     """
-    outside = years_outside(
-        np.repeat(m.years[:, :1], m.years.shape[1] - 1, 1), m.bundle.manifest.clusters
-    )
+    outside = years_outside(m.years[:, :1], m.bundle.manifest.clusters)
     return outside[np.arange(len(m.rows)), m.clusters]
 
 

@@ -322,9 +322,9 @@ def test_what_changes_the_bent_portraits_costs_by_its_weight(batch, name):
 def test_growing_younger_costs_nothing_and_growing_older_by_its_clusters(batch):
     recipe = LifespanRecipe(config_of(TINY | {"overlay": True, "growth_weight": 1.0}))
     costs = []
-    for years in (-2, 1, 2):
+    for step in (-2, 1, 2):
         source = torch.full_like(batch.source, 2)
-        pair = replace(batch, source=source, target=torch.full_like(source, 2 + years))
+        pair = replace(batch, source=source, target=torch.full_like(source, 2 + step))
         *_, loss = recipe.step(pair, 200, 0, draws())
         costs.append(loss.logged["growth"].item())
     younger, older, oldest = costs
