@@ -105,6 +105,8 @@ class Batch:
     """(N,) group whose codes and heads count"""
     landmarks: Tensor | None = None
     """(N, 68, 2), right and down in shares of the side, NaN where no face was seen"""
+    shown: Tensor | None = None
+    """(N,) group that each image is of, even where `group` is neutral"""
 
     def part(self, index: int, parts: int) -> "Batch":
         """Every sample that counts `index` modulo `parts`.
@@ -114,8 +116,14 @@ class Batch:
         """
         rows = slice(index, None, parts)
         landmarks = None if self.landmarks is None else self.landmarks[rows]
+        shown = None if self.shown is None else self.shown[rows]
         return Batch(
-            self.real[rows], self.source[rows], self.target[rows], self.group[rows], landmarks
+            self.real[rows],
+            self.source[rows],
+            self.target[rows],
+            self.group[rows],
+            landmarks,
+            shown,
         )
 
 
@@ -257,7 +265,7 @@ class PortraitSet:
     def _drawn(self, source: Tensor, target: Tensor, generator: torch.Generator) -> Batch:
         """Portraits of clusters `source` (N,), some of them without their group, some flipped."""
         config, count, groups = self.config, len(source), len(self.config.groups)
-        group = torch.randint(groups, (count,), generator=generator)
+        shown = group = torch.randint(groups, (count,), generator=generator)
         flip = torch.rand(count, generator=generator) < 0.5
         dropped = torch.rand(count, generator=generator) < config.neutral
         rows = self.rows_of(source, group, generator)
@@ -269,6 +277,7 @@ class PortraitSet:
             target.to(self.device),
             group.to(self.device),
             self._landmarks_of(rows, flip),
+            shown.to(self.device),
         )
 
     def _landmarks_of(self, rows: Tensor, flip: Tensor) -> Tensor | None:

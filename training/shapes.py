@@ -25,7 +25,9 @@ def mean_shapes(portraits: PortraitSet) -> Tensor:
     landmarks, or without frontal faces in a cluster.
     """
     if portraits.landmarks is None or portraits.landmarks.isnan().all():
-        raise DataError("flow_images, flow_interval: the set holds no landmarks; prepare it anew")
+        raise DataError(
+            "flow_images, flow_interval, look_weight: the set holds no landmarks; prepare it anew"
+        )
     config, landmarks = portraits.config, portraits.landmarks.cpu()
     frontal = torch.tensor(
         [bool(np.isfinite(x).all()) and head_turn(x) < FRONTAL for x in landmarks.numpy()]
@@ -48,7 +50,8 @@ def mean_shapes(portraits: PortraitSet) -> Tensor:
                 groups.append((medians * (share / share.sum())[:, None, None]).sum(0))
         if not groups:
             raise DataError(
-                f"flow_images, flow_interval: no portrait of {cluster.name} shows a frontal face"
+                f"flow_images, flow_interval, look_weight: no portrait of {cluster.name} shows a "
+                "frontal face"
             )
         shapes.append(torch.stack(groups).mean(0))
     mean = torch.stack(shapes)

@@ -186,8 +186,8 @@ class Overlay(nn.Module):
     (0, 2) that starts at 1: skin may be smoothed and lines deepened, but none are drawn.
 
     Coarse features (N, 4 width, S/4, S/4), fine features (N, width, S, S), drawn (N, 3, S, S) and
-    portrait (N, 3, R, R) in [-1, 1] -> image and bent portrait, its detail scaled, both
-    (N, 3, R, R); R is S or a multiple of it.
+    portrait (N, 3, R, R) in [-1, 1] -> image, bent portrait and the same with its detail scaled,
+    all (N, 3, R, R); R is S or a multiple of it.
     """
 
     def __init__(self, width: int, softness: int = 0) -> None:
@@ -202,17 +202,17 @@ class Overlay(nn.Module):
 
     def forward(
         self, coarse: Tensor, fine: Tensor, drawn: Tensor, portrait: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        bent = self.bent(portrait, self.flow(coarse))
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        under = bent = self.bent(portrait, self.flow(coarse))
         side = portrait.shape[-1]
         times = side // drawn.shape[-1]
-        under = functional.avg_pool2d(bent, times) if times > 1 else bent
-        change = torch.sigmoid(self.to_mask(fine)) * (drawn - under)
+        small = functional.avg_pool2d(bent, times) if times > 1 else bent
+        change = torch.sigmoid(self.to_mask(fine)) * (drawn - small)
         if self.to_gain is not None:
             change = _softened(change, self.softness)
-            detail = bent - _enlarged(_softened(under, self.softness), side)
-            bent = bent + _enlarged(torch.tanh(self.to_gain(fine)), side) * detail
-        return bent + _enlarged(change, side), bent
+            detail = bent - _enlarged(_softened(small, self.softness), side)
+            under = bent + _enlarged(torch.tanh(self.to_gain(fine)), side) * detail
+        return under + _enlarged(change, side), bent, under
 
     @staticmethod
     def bent(portrait: Tensor, flow: Tensor) -> Tensor:
@@ -250,7 +250,9 @@ class Layers(NamedTuple):
     drawn: Tensor
     """(N, 3, S, S), all of the image where there is no overlay; R / S is the detail"""
     bent: Tensor | None
-    """(N, 3, R, R), with `overlay` the portrait under what is drawn, its detail scaled"""
+    """(N, 3, R, R), with `overlay` the portrait in its new shape"""
+    under: Tensor | None
+    """(N, 3, R, R), that with its detail scaled: what is drawn over"""
 
 
 class Decoder(nn.Module):
@@ -308,10 +310,10 @@ class Decoder(nn.Module):
             x = block(x, latent)
         drawn = torch.tanh(self.to_rgb(x))
         if self.overlay is None:
-            return Layers(drawn, drawn, None)
+            return Layers(drawn, drawn, None, None)
         portrait = functional.pixel_shuffle(identity[:, self.features :], 4 * self.detail)
-        image, bent = self.overlay(coarse, x, drawn, portrait)
-        return Layers(image, drawn, bent)
+        image, bent, under = self.overlay(coarse, x, drawn, portrait)
+        return Layers(image, drawn, bent, under)
 
 
 class LifespanGenerator(nn.Module):

@@ -58,6 +58,7 @@ def test_a_configuration_survives_being_written_and_read():
         ("restraint_weight", 1.0),
         ("colour_weight", 1.0),
         ("growth_weight", 1.0),
+        ("look_weight", 1.0),
         ("softness", 2),
         ("softness", -1),
     ],

@@ -38,6 +38,7 @@ from training.losses import (
     mismatch_loss,
     r1_penalty,
 )
+from training.prototypes import Prototypes, prototypes
 from training.recipes import Exportable, Loss, Recipe
 from training.shapes import bending_flow, mean_shapes
 from training.styles import reach_out
@@ -118,6 +119,12 @@ class LifespanConfig(FitConfig):
     growth_weight: float = 0.0
     """With `overlay`, weight of fine changes at three sizes for every cluster that the target is
     older than the source: children made old are what breaks up first."""
+    look_weight: float = 0.0
+    """With `overlay`, weight of the mean square by which a picture departs from what the mean faces
+    of both clusters make of the bent portrait (`Prototypes.taught`). `growth_weight` and
+    `colour_weight` then count what goes beyond that. Needs landmarks in the set."""
+    look_strength: float = 2.0
+    """Factor on all differences of two mean faces, which are weaker than those of faces."""
     colour_weight: float = 0.0
     """With `overlay`, weight of the colour that the bent portrait gains (`added_colour`)."""
     consistency_interval: int = 1
@@ -142,6 +149,7 @@ class LifespanConfig(FitConfig):
             "flow_interval",
             "restraint_weight",
             "growth_weight",
+            "look_weight",
             "colour_weight",
             "softness",
         ):
@@ -199,7 +207,9 @@ class _Rendered:
     rebuilt: Tensor
     fake: Tensor
     bent: Tensor | None
-    """The bent portraits under both, one after the other, with `overlay`"""
+    """The bent portraits of both, one after the other, with `overlay`"""
+    under: Tensor | None
+    """Those with their detail scaled"""
 
 
 class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
@@ -218,6 +228,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         """(groups, anchors, classes): which logits count, by how much"""
         self.shapes: Tensor | None = None
         """(anchors, 68, 2): the mean faces, where a flow learns from them"""
+        self.prototypes: Prototypes | None = None
         self.generator = LifespanGenerator(generator_shape(config))
         if config.decoder_start == "passing":
             self.generator.decoder.draw_passing()
@@ -236,6 +247,8 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
     def study(self, portraits: PortraitSet) -> None:
         if self.config.flow_images or self.config.flow_interval:
             self.shapes = mean_shapes(portraits).to(portraits.device)
+        if self.config.look_weight:
+            self.prototypes = prototypes(portraits)
 
     def optimisers(self) -> Mapping[str, Optimizer]:
         config, rate = self.config, self.config.learning_rate
@@ -358,13 +371,31 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         }
         return Loss("flow", loss, logged)
 
+    @torch.no_grad()
+    def _taught(self, batch: Batch, rendered: _Rendered) -> tuple[Tensor, Tensor]:
+        """What the mean faces make of the bent portraits, and where (N,) landmarks let them."""
+        assert self.prototypes is not None
+        assert rendered.bent is not None
+        assert rendered.under is not None
+        assert batch.landmarks is not None
+        assert batch.shown is not None
+        bent, shapes = rendered.bent.chunk(2)[1], self.prototypes.shapes
+        seen = batch.landmarks.isfinite().all(dim=(1, 2))
+        places = batch.landmarks + shapes[batch.target] - shapes[batch.source]
+        places = torch.where(seen[:, None, None], places, shapes[batch.target])
+        taught = self.prototypes.taught(
+            bent, places, batch.source, batch.target, batch.shown, self.config.look_strength
+        )
+        under = rendered.under.chunk(2)[1]
+        return torch.where(seen[:, None, None, None], taught, under), seen
+
     def _rendered(self, batch: Batch, codes: Sequence[Tensor]) -> _Rendered:
         generator = self.generator
         latents = generator.mapping(torch.cat(list(codes)))
         identity = generator.identity_encoder(batch.real)
         layers = generator.decoder.layers(torch.cat([identity, identity]), latents)
         rebuilt, fake = layers.image.chunk(2)
-        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake, layers.bent)
+        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake, layers.bent, layers.under)
 
     def _generator_loss(
         self,
@@ -388,18 +419,24 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             config.adversarial_weight * logged["adversarial"]
             + reconstruction_weight * logged["reconstruction"]
         )
-        if rendered.bent is not None:
+        if rendered.under is not None:
             both = torch.cat([rendered.rebuilt, fake])
+            base = rendered.under
             if config.restraint_weight:
-                logged["restraint"] = fine_changes(both, rendered.bent).mean()
+                logged["restraint"] = fine_changes(both, base).mean()
                 loss = loss + config.restraint_weight * logged["restraint"]
+            if config.look_weight:
+                taught, seen = self._taught(batch, rendered)
+                base = torch.cat([base.chunk(2)[0], taught])
+                logged["look"] = ((fake - taught).square().mean(dim=(1, 2, 3)) * seen).mean()
+                loss = loss + config.look_weight * logged["look"]
             if config.growth_weight:
                 older = (batch.target - batch.source).clamp(min=0)
-                wide = fine_changes(fake, rendered.bent.chunk(2)[1], scales=3)
+                wide = fine_changes(fake, base.chunk(2)[1], scales=3)
                 logged["growth"] = (older * wide).mean()
                 loss = loss + config.growth_weight * logged["growth"]
             if config.colour_weight:
-                logged["added_colour"] = added_colour(both, rendered.bent)
+                logged["added_colour"] = added_colour(both, base)
                 loss = loss + config.colour_weight * logged["added_colour"]
         if steps % config.consistency_interval == 0:
             fake_identity = generator.identity_encoder(fake)

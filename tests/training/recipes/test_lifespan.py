@@ -8,6 +8,7 @@ from training.data import Batch
 from training.draws import Draws
 from training.export import trained_of_checkpoint
 from training.losses import adversarial_loss, age_loss, minimax_loss
+from training.prototypes import Prototypes
 from training.recipes.lifespan import LifespanRecipe
 
 TINY = {
@@ -330,6 +331,56 @@ def test_growing_younger_costs_nothing_and_growing_older_by_its_clusters(batch):
     younger, older, oldest = costs
     assert younger == 0
     assert 0 < older < oldest
+
+
+@pytest.fixture
+def looking(batch):
+    """A recipe with prototypes that darken the face with age, and portraits with landmarks."""
+    settings = {"overlay": True, "look_weight": 1.0, "look_strength": 2.0}
+    recipe = LifespanRecipe(config_of(TINY | settings))
+    darker = (
+        -0.1 * torch.arange(6.0).view(1, 6, 1, 1, 1) * torch.tensor([1.0, 3.0]).view(2, 1, 1, 1, 1)
+    )
+    everywhere = torch.ones(16, 16)
+    recipe.prototypes = Prototypes(
+        torch.rand(1, 68, 2).expand(6, -1, -1),
+        darker.expand(2, 6, 3, 16, 16),
+        torch.zeros(2, 6, 2, 16, 16),
+        everywhere,
+        everywhere,
+    )
+    landmarks = torch.rand(4, 68, 2)
+    landmarks[3] = float("nan")
+    shown = torch.tensor([0, 1, 1, 0])
+    return recipe, replace(batch, landmarks=landmarks, shown=shown)
+
+
+def test_a_picture_costs_by_how_far_it_is_from_what_the_mean_faces_say(looking):
+    recipe, batch = looking
+    *_, loss = recipe.step(batch, 200, 0, draws())
+    generator = recipe.generator
+    with torch.no_grad():
+        codes = recipe.codes[batch.group, batch.target]
+        layers = generator.decoder.layers(
+            generator.identity_encoder(batch.real), generator.mapping(codes)
+        )
+    light = (layers.bent + 1) / 2
+    steps = (batch.target - batch.source) * torch.tensor([1, 3, 3, 1])
+    wanted = 2 * light * torch.exp(-0.2 * steps.view(4, 1, 1, 1)) - 1
+    missed = (layers.image - wanted.clamp(-1, 1)).square().mean(dim=(1, 2, 3))
+    # The last portrait shows no landmarks, so nothing is known of it.
+    torch.testing.assert_close(loss.logged["look"].detach(), missed[:3].sum() / 4)
+
+
+@pytest.mark.parametrize("name", ["growth", "added_colour"])
+def test_other_costs_count_from_the_look_that_is_taught(looking, name):
+    recipe, batch = looking
+    weights = {"growth": {"growth_weight": 1.0}, "added_colour": {"colour_weight": 1.0}}[name]
+    recipe.config = replace(recipe.config, **weights)
+    *_, loss = recipe.step(batch, 200, 0, draws())
+    recipe.config = replace(recipe.config, look_weight=0.0)
+    *_, plain = recipe.step(batch, 200, 0, draws())
+    assert loss.logged[name] != plain.logged[name]
 
 
 def test_lessons_of_the_flow_go_on_at_their_interval_and_nothing_else_moves_it(batch):

@@ -1,0 +1,185 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.test_shapes import face
+from training.config import load_config
+from training.data import DataError, PortraitSet, split_rows
+from training.prototypes import LEAST, MOST, prototypes
+from training.shapes import mean_shapes
+
+CPU = torch.device("cpu")
+SIDE = 32
+MOUTH = (slice(21, 25), slice(12, 20))
+CHEEKS = (slice(16, 19), slice(12, 20))
+STRIPES = torch.tensor([-1.0, 1.0]).repeat(SIDE // 2)
+
+
+@pytest.fixture
+def empty(prepared):
+    """A set of faces of one shape, with grey pictures."""
+    landmarks = np.tile(face(0.9).numpy(), (len(prepared.portraits), 1, 1))
+    config = load_config("smoke", [f"resolution={SIDE}", "source_temper=0"])
+    prepared = dataclasses.replace(prepared, landmarks=landmarks)
+    set_ = PortraitSet(prepared, config, split_rows(prepared, 10)[0], CPU)
+    set_.images = torch.full_like(set_.images, 128)
+    return set_
+
+
+def painted(set_, light):
+    """Pictures of the intensities (S, S), 0 to 1, that `light(cluster, group, place)` gives."""
+    for place in range(len(set_)):
+        given = light(int(set_.clusters[place]), int(set_.groups[place]), place)
+        set_.images[place] = (given * 255).round().to(torch.uint8).expand(3, SIDE, SIDE)
+    return set_
+
+
+def grey():
+    return torch.full((SIDE, SIDE), 0.5)
+
+
+def mouths(cluster, group, place):
+    """The mouth is darker by a sixteenth with every cluster, and again in the second group."""
+    light = grey()
+    light[MOUTH] = 0.5 * (1 - cluster / 16 - group / 16)
+    return light
+
+
+def lines(cluster, group, place):
+    """Stripes that grow stronger with age."""
+    return 0.5 + 0.02 * (1 + cluster) * STRIPES.expand(SIDE, SIDE)
+
+
+def one(value):
+    return torch.tensor([value])
+
+
+def taught(learned, portrait, source, target, group=0, strength=1.0):
+    """What the prototypes make of one portrait (3, S, S), intensities from 0 to 1."""
+    given = learned.taught(
+        2 * portrait[None] - 1, face(0.9)[None], one(source), one(target), one(group), strength
+    )
+    return (given[0] + 1) / 2
+
+
+def test_looks_are_those_of_each_cluster_and_group_beside_the_cheeks(empty):
+    looks = prototypes(painted(empty, mouths)).looks
+    assert looks.shape == (2, 6, 3, SIDE, SIDE)
+    middle = looks[:, :, :, 22:24, 14:18].mean((2, 3, 4))
+    groups, clusters = torch.meshgrid(torch.arange(2), torch.arange(6), indexing="ij")
+    wanted = torch.log((0.5 * (1 - (clusters + groups) / 16) + 0.05) / 0.55)
+    torch.testing.assert_close(middle, wanted, atol=0.05, rtol=0)
+    assert looks[(..., *CHEEKS)].abs().max() < 0.05
+
+
+def test_lighting_is_no_look(empty):
+    dim = painted(empty, lambda *cell: grey() * (0.5 + 0.1 * cell[0]))
+    learned = prototypes(dim)
+    assert (learned.looks - learned.looks[:, :1]).abs().max() < 0.02
+
+
+def test_a_portrait_gets_the_mouth_of_the_target_and_keeps_the_rest(empty):
+    learned = prototypes(painted(empty, mouths))
+    portrait = mouths(0, 0, 0).expand(3, SIDE, SIDE)
+    older = taught(learned, portrait, 0, 5)
+    share = learned.tone[22:24, 14:18].mean()
+    assert 0.5 < share <= 1
+    ratio = (older / portrait)[:, 22:24, 14:18].mean()
+    assert ratio.item() == pytest.approx(((0.55 - 5 / 32) / 0.55) ** share.item(), abs=0.04)
+    torch.testing.assert_close(older[(..., *CHEEKS)], portrait[(..., *CHEEKS)], atol=0.03, rtol=0)
+    torch.testing.assert_close(taught(learned, portrait, 3, 3), portrait)
+    stronger = taught(learned, portrait, 0, 5, strength=2.0)
+    assert (stronger / portrait)[:, 22:24, 14:18].mean().item() == pytest.approx(
+        ratio.item() ** 2, abs=0.03
+    )
+
+
+def test_groups_learn_from_their_own_portraits(empty):
+    def only_men(cluster, group, place):
+        return mouths(cluster if group else 0, 0, place)
+
+    learned = prototypes(painted(empty, only_men))
+    portrait = grey().expand(3, SIDE, SIDE)
+    torch.testing.assert_close(taught(learned, portrait, 0, 5, group=0), portrait)
+    assert taught(learned, portrait, 0, 5, group=1)[:, 22:24, 14:18].mean() < 0.42
+
+
+def test_lines_become_as_much_stronger_as_the_clusters_are(empty):
+    learned = prototypes(painted(empty, lines))
+    inside = (slice(None), slice(16, 22), slice(13, 19))
+    portrait = (0.5 + 0.02 * STRIPES).expand(3, SIDE, SIDE)
+
+    def strength(picture):
+        return picture[inside].std()
+
+    twice = strength(taught(learned, portrait, 2, 5)) / strength(portrait)
+    relief = learned.relief[16:22, 13:19].mean().item()
+    assert relief > 0.6
+    assert twice.item() == pytest.approx(2**relief, rel=0.1)
+    most = strength(taught(learned, portrait, 0, 5, strength=3.0)) / strength(portrait)
+    assert most.item() == pytest.approx(MOST, rel=0.05)
+    least = strength(taught(learned, portrait, 5, 0, strength=3.0)) / strength(portrait)
+    assert least.item() == pytest.approx(LEAST, rel=0.15)
+
+
+def test_where_portraits_of_one_age_differ_the_age_says_little(empty):
+    def hair(cluster, group, place):
+        light = grey()
+        light[MOUTH] = 0.1 + 0.8 * (place % 2)
+        return light
+
+    same, different = prototypes(empty), prototypes(painted(empty, hair))
+    assert same.tone[22:24, 14:18].min() > 0.85
+    assert different.tone[22:24, 14:18].max() < 0.2
+    torch.testing.assert_close(
+        different.tone[(..., *CHEEKS)], same.tone[(..., *CHEEKS)], atol=0.1, rtol=0
+    )
+
+
+def test_outside_of_the_face_nothing_changes(empty):
+    learned = prototypes(
+        painted(empty, lambda *cell: grey() * (1 - cell[0] / 10 * (torch.arange(SIDE) < 8)))
+    )
+    assert learned.tone[:4].max() < 0.01
+    assert learned.tone[:, :4].max() < 0.01
+    assert learned.relief[10].max() >= learned.tone[10].max()  # foreheads have lines
+
+
+@pytest.mark.parametrize("spoiled", ["glasses", "landmarks", "turned"])
+def test_glasses_turned_heads_and_missing_faces_do_not_count(empty, spoiled):
+    expected = prototypes(painted(empty, mouths))
+    first = [
+        int(torch.nonzero((empty.clusters == c) & (empty.groups == g))[-1])
+        for c in range(6) for g in range(2)
+    ]  # fmt: skip
+    for place in first:
+        empty.images[place] = 0
+        if spoiled == "glasses":
+            rows = list(empty.rows)
+            rows[place] = dataclasses.replace(rows[place], glasses=True)
+            empty.rows = tuple(rows)
+        elif spoiled == "landmarks":
+            empty.landmarks[place] = float("nan")
+        else:
+            empty.landmarks[place, 30, 0] += 0.2
+    given = prototypes(empty)
+    torch.testing.assert_close(given.looks, expected.looks)
+
+
+def test_a_group_without_a_cluster_learns_it_from_the_others(empty):
+    painted(empty, mouths)
+    empty.landmarks[(empty.clusters == 3) & (empty.groups == 0)] = float("nan")
+    looks = prototypes(empty).looks
+    torch.testing.assert_close(looks[0, 3], looks[1, 3])
+
+
+def test_a_cluster_of_glasses_alone_is_named(empty):
+    empty.rows = tuple(
+        dataclasses.replace(row, glasses=bool(cluster == 3))
+        for row, cluster in zip(empty.rows, empty.clusters, strict=True)
+    )
+    mean_shapes(empty)
+    with pytest.raises(DataError, match=r"look_weight.*15-19.*glasses"):
+        prototypes(empty)
