@@ -50,6 +50,8 @@ class PreparedSet:
     landmarks: NDArray[np.float32] | None = None
     """(N, 68, 2), right and down in shares of the side, NaN where no face was seen; None where
     `prepare` did not look"""
+    hair: NDArray[np.uint8] | None = None
+    """(N, R, R) share of hair, 255 = all; None where `prepare` did not look"""
 
     @property
     def resolution(self) -> int:
@@ -79,9 +81,11 @@ def open_prepared(path: Path) -> PreparedSet:
         )
     portraits = np.load(path / "portraits.npy", mmap_mode="r")
     kept = np.load(path / "kept.npy", mmap_mode="r")
-    places = path / "landmarks.npy"
-    landmarks = np.load(places, mmap_mode="r") if places.exists() else None
-    return PreparedSet(path, portraits, kept, rows, information, landmarks)
+    landmarks, hair = (
+        np.load(found, mmap_mode="r") if (found := path / name).exists() else None
+        for name in ("landmarks.npy", "hair.npy")
+    )
+    return PreparedSet(path, portraits, kept, rows, information, landmarks, hair)
 
 
 def masked(portraits: Tensor, kept: Tensor, background: int = 128) -> Tensor:
@@ -107,6 +111,8 @@ class Batch:
     """(N, 68, 2), right and down in shares of the side, NaN where no face was seen"""
     shown: Tensor | None = None
     """(N,) group that each image is of, even where `group` is neutral"""
+    hair: Tensor | None = None
+    """(N, 1, R, R) share of hair, 0 to 1"""
 
     def part(self, index: int, parts: int) -> "Batch":
         """Every sample that counts `index` modulo `parts`.
@@ -115,15 +121,15 @@ class Batch:
         one part, where parts are multiples of 4.
         """
         rows = slice(index, None, parts)
-        landmarks = None if self.landmarks is None else self.landmarks[rows]
-        shown = None if self.shown is None else self.shown[rows]
         return Batch(
             self.real[rows],
             self.source[rows],
             self.target[rows],
             self.group[rows],
-            landmarks,
-            shown,
+            *(
+                None if noted is None else noted[rows]
+                for noted in (self.landmarks, self.shown, self.hair)
+            ),
         )
 
 
@@ -166,6 +172,9 @@ class PortraitSet:
         if data.landmarks is not None:
             index = np.array([row.index for row in self.rows])
             self.landmarks = torch.from_numpy(data.landmarks[index]).to(device)
+        self.hair: Tensor | None = None
+        """(N, 1, R, R) uint8, 255 = all, on the device, after `load_hair`"""
+        self._hair_of_set = data.hair
         if balanced:
             self._check_cells()
             self._check_glasses()
@@ -202,6 +211,20 @@ class PortraitSet:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def load_hair(self) -> None:
+        """Loads where hair is, which batches then say too. A set prepared without it has none."""
+        if self._hair_of_set is None:
+            return
+        index, side = np.array([row.index for row in self.rows]), self.config.resolution
+        hair = torch.empty(len(index), 1, side, side, dtype=torch.uint8, device=self.device)
+        for start in range(0, len(index), 256):
+            chunk = torch.from_numpy(self._hair_of_set[index[start : start + 256]])[:, None]
+            factor = chunk.shape[-1] // side
+            if factor > 1:
+                chunk = functional.avg_pool2d(chunk.float(), factor).round().to(torch.uint8)
+            hair[start : start + 256] = chunk
+        self.hair = hair
 
     def _load(self, data: PreparedSet) -> Tensor:
         index = np.array([row.index for row in self.rows])
@@ -278,6 +301,7 @@ class PortraitSet:
             group.to(self.device),
             self._landmarks_of(rows, flip),
             shown.to(self.device),
+            self.hair_of(rows, flip),
         )
 
     def _landmarks_of(self, rows: Tensor, flip: Tensor) -> Tensor | None:
@@ -285,6 +309,15 @@ class PortraitSet:
             return None
         landmarks = self.landmarks[rows.to(self.device)]
         return torch.where(flip.to(self.device).view(-1, 1, 1), mirrored(landmarks), landmarks)
+
+    def hair_of(self, rows: Tensor, flip: Tensor | None = None) -> Tensor | None:
+        """Share of hair (N, 1, R, R), 0 to 1, of rows (N,), flipped where `flip` says so."""
+        if self.hair is None:
+            return None
+        hair = self.hair[rows.to(self.device)].float() / 255
+        if flip is None:
+            return hair
+        return torch.where(flip.to(self.device).view(-1, 1, 1, 1), hair.flip(-1), hair)
 
     def rows_of(self, clusters: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
         """A row (N,) of each cell (cluster, group), both (N,), drawn by the tempered sources."""

@@ -25,6 +25,7 @@ from model.portraits.errors import NoFace, PortraitError
 from model.portraits.parse import Parser
 from model.portraits.photo import read_photo
 from model.portraits.portrait import parsed_portrait
+from model.portraits.raster import resized
 from training.data import SCHEMA_VERSION, DataError
 from training.pool import LostProcess, unordered
 from training.signals import stop_requests
@@ -64,6 +65,8 @@ class Cut:
     """uint8 (R, R), 255 = all"""
     glasses: NDArray[np.uint8]
     """uint8 (), 1 where they are worn"""
+    hair: NDArray[np.uint8]
+    """uint8 (R, R), 255 = all"""
     landmarks: NDArray[np.float32]
     """float32 (68, 2), right and down in shares of the portrait's side; NaN where none were seen"""
 
@@ -124,6 +127,9 @@ class Cutter:
             portrait.pixels,
             np.rint(portrait.kept * 255).astype(np.uint8),
             np.array(parsing.share(["eyeglasses"]).mean() > GLASSES, np.uint8),
+            np.rint(resized(parsing.share(["hair"]), portrait.pixels.shape[0]) * 255).astype(
+                np.uint8
+            ),
             (alignment.to_portrait(landmarks) / alignment.resolution).astype(np.float32),
         )
 
@@ -193,10 +199,11 @@ class Progress:
         self.portraits = PackedRows(output / "portraits.npy", (count, side, side, 3))
         self.kept = PackedRows(output / "kept.npy", (count, side, side))
         self.glasses = PackedRows(output / "glasses.npy", (count,))
+        self.hair = PackedRows(output / "hair.npy", (count, side, side))
         self.landmarks = PackedRows(output / "landmarks.npy", (count, 68, 2), np.float32)
         self._packed = PackedRows(output / "status.npy", (count,))
         self.status: NDArray[np.uint8] = np.load(output / "status.npy")
-        self._cut = (self.portraits, self.kept, self.glasses, self.landmarks)
+        self._cut = (self.portraits, self.kept, self.glasses, self.hair, self.landmarks)
         self._unsettled: list[int] = []
         self._settled_s = time.monotonic()
 
@@ -208,6 +215,7 @@ class Progress:
         else:
             self.portraits[place], self.kept[place] = outcome.pixels, outcome.kept
             self.glasses[place], self.landmarks[place] = outcome.glasses, outcome.landmarks
+            self.hair[place] = outcome.hair
             self.status[place] = USABLE
         self._unsettled.append(place)
         if time.monotonic() - self._settled_s > SETTLE_S:
@@ -255,7 +263,8 @@ def prepare(
     collection = Collection(source)
     entries = spread(read_table(collection, labels), config.limit)
     output.mkdir(parents=True, exist_ok=True)
-    begun = {"config": asdict(config), "parser": _sha256(parser), "glasses": GLASSES}
+    notes = {"glasses": GLASSES, "hair": True}
+    begun = {"config": asdict(config), "parser": _sha256(parser), **notes}
     places = _begin(output, begun, entries)
     progress = Progress(output, len(places), config.resolution)
     wanted = dict.fromkeys(entry.file for entry in entries)

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.networks.age_encoder import AgeEncoder
 from model.networks.layers import EqualConv2d, EqualLinear, ModulatedConv2d, PixelNorm
+from model.networks.overlay import Features, Overlay
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class LifespanShape:
     """Pixels of a picture, across, for each that is drawn; above 1 only with `overlay`."""
     softness: int = 0
     """With `overlay`, how soft what it lays over the portrait is; see `Overlay`."""
+    prototypes: tuple[int, int] = (0, 0)
+    """With `overlay`, groups and clusters of the mean faces that it goes by; see `Atlas`."""
 
 
 class IdentityEncoder(nn.Module):
@@ -79,24 +83,6 @@ class ResidualBlock(nn.Module):
         return x + self.normalise(self.second(y))
 
 
-class AgeEncoder(nn.Module):
-    """E_age: image (N, 3, R, R) in [-1, 1] -> estimated age code (N, code). Training only."""
-
-    def __init__(self, width: int = 64, code: int = 300) -> None:
-        super().__init__()
-        channels = [width * 2**level for level in range(5)]
-        self.convolutions = nn.ModuleList([EqualConv2d(3, width, 7, padding=3)])
-        for inputs, outputs in itertools.pairwise(channels):
-            self.convolutions.append(EqualConv2d(inputs, outputs, 3, stride=2, padding=1))
-        self.head = EqualConv2d(channels[-1], code, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        x = image
-        for convolution in self.convolutions:
-            x = functional.leaky_relu(convolution(x), 0.2)
-        return self.head(x).mean(dim=(2, 3))
-
-
 class MappingNetwork(nn.Module):
     """M: age code z (N, code) -> latent w (N, latent).
 
@@ -143,105 +129,6 @@ class StyledBlock(nn.Module):
         return x
 
 
-class Flow(nn.Module):
-    """Where the pixels of a bent portrait come from (Zhou et al. 2016), at a quarter of the size.
-
-    Styled features (N, C, S, S), S a multiple of 4 -> displacements (N, 2, S, S), right and down,
-    in halves of the side, within REACH. A path over a quarter of S sees the whole head. It starts
-    at 0.
-    """
-
-    REACH = 0.4
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.near = EqualConv2d(channels, channels, 3, padding=1)
-        self.down = nn.ModuleList(
-            EqualConv2d(channels, channels, 3, stride=2, padding=1) for _ in range(2)
-        )
-        self.far = EqualConv2d(channels, channels, 1)
-        self.everywhere = EqualConv2d(channels, channels, 1)
-        self.last = EqualConv2d(channels, 2, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        wide = x
-        for convolution in self.down:
-            wide = functional.leaky_relu(convolution(wide), 0.2)
-        wide = self.far(wide) + self.everywhere(wide.mean(dim=(2, 3), keepdim=True))
-        x = self.near(x) + _enlarged(wide, x.shape[-1])
-        return self.REACH * torch.tanh(self.last(functional.leaky_relu(x, 0.2)))
-
-
-class Overlay(nn.Module):
-    """Lays what is drawn over the portrait, bent: m drawn + (1 - m) bent portrait.
-
-    The mask m in (0, 1) says where the bent portrait does not do (the attention of Pumarola et al.
-    2018); it starts at one half. The flow comes from coarse features and so is smooth. Where the
-    portrait is larger than what is drawn, their difference is enlarged, and detail that is too fine
-    to be drawn stays.
-
-    With a `softness` the difference m (drawn - bent portrait) is blurred by as many passes of
-    [1 2 1] / 4 at the size drawn, and all finer detail is the bent portrait's, times a gain in
-    (0, 2) that starts at 1: skin may be smoothed and lines deepened, but none are drawn.
-
-    Coarse features (N, 4 width, S/4, S/4), fine features (N, width, S, S), drawn (N, 3, S, S) and
-    portrait (N, 3, R, R) in [-1, 1] -> image, bent portrait and the same with its detail scaled,
-    all (N, 3, R, R); R is S or a multiple of it.
-    """
-
-    def __init__(self, width: int, softness: int = 0) -> None:
-        super().__init__()
-        self.softness = softness
-        self.flow = Flow(4 * width)
-        self.to_mask = EqualConv2d(width, 1, 1)
-        nn.init.zeros_(self.to_mask.weight)
-        self.to_gain = EqualConv2d(width, 1, 1) if softness else None
-        if self.to_gain is not None:
-            nn.init.zeros_(self.to_gain.weight)
-
-    def forward(
-        self, coarse: Tensor, fine: Tensor, drawn: Tensor, portrait: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        under = bent = self.bent(portrait, self.flow(coarse))
-        side = portrait.shape[-1]
-        times = side // drawn.shape[-1]
-        small = functional.avg_pool2d(bent, times) if times > 1 else bent
-        change = torch.sigmoid(self.to_mask(fine)) * (drawn - small)
-        if self.to_gain is not None:
-            change = _softened(change, self.softness)
-            detail = bent - _enlarged(_softened(small, self.softness), side)
-            under = bent + _enlarged(torch.tanh(self.to_gain(fine)), side) * detail
-        return under + _enlarged(change, side), bent, under
-
-    @staticmethod
-    def bent(portrait: Tensor, flow: Tensor) -> Tensor:
-        """Portrait (N, 3, R, R) with every pixel taken from where flow (N, 2, S, S) says."""
-        side = portrait.shape[-1]
-        line = (torch.arange(side, device=flow.device) * 2 + 1) / side - 1
-        across, down = line.expand(side, side), line[:, None].expand(side, side)
-        moved = _enlarged(flow.float(), side).permute(0, 2, 3, 1)
-        places = moved + torch.stack([across, down], -1)
-        return functional.grid_sample(
-            portrait.float(), places, padding_mode="border", align_corners=False
-        )
-
-
-def _enlarged(x: Tensor, side: int) -> Tensor:
-    if x.shape[-1] == side:
-        return x
-    return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
-
-
-def _softened(x: Tensor, passes: int) -> Tensor:
-    """Separable [1 2 1] / 4 over the last two axes, edges replicated; in the precision of x."""
-    for _ in range(passes):
-        wide = functional.pad(x, (1, 1, 1, 1), "replicate")
-        wide = (wide[..., :-2] + wide[..., 2:]) / 4 + wide[..., 1:-1] / 2
-        x = (wide[..., :-2, :] + wide[..., 2:, :]) / 4 + wide[..., 1:-1, :] / 2
-    return x
-
-
 class Layers(NamedTuple):
     """What a decoder makes, images in [-1, 1]."""
 
@@ -250,9 +137,9 @@ class Layers(NamedTuple):
     drawn: Tensor
     """(N, 3, S, S), all of the image where there is no overlay; R / S is the detail"""
     bent: Tensor | None
-    """(N, 3, R, R), with `overlay` the portrait in its new shape"""
-    under: Tensor | None
-    """(N, 3, R, R), that with its detail scaled: what is drawn over"""
+    """(N, 3, R, R), with `overlay` the portrait under what is drawn, its detail scaled"""
+    flow: Tensor | None
+    """(N, 2, S, S), with `overlay` what bends it, in halves of the side"""
 
 
 class Decoder(nn.Module):
@@ -273,6 +160,7 @@ class Decoder(nn.Module):
         overlay: bool = False,
         detail: int = 1,
         softness: int = 0,
+        prototypes: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         self.features, self.detail = 4 * width, detail
@@ -282,7 +170,7 @@ class Decoder(nn.Module):
             for inputs, outputs, upsample in sizes
         )
         self.to_rgb = EqualConv2d(width, 3, 1)
-        self.overlay = Overlay(width, softness) if overlay else None
+        self.overlay = Overlay(width, latent, softness, prototypes) if overlay else None
 
     def styled(self) -> Iterator[ModulatedConv2d]:
         """The modulated convolutions, first to last."""
@@ -300,20 +188,26 @@ class Decoder(nn.Module):
             x = block(x, latent)
         return x
 
+    def fine(self, coarse: Tensor, latent: Tensor) -> Tensor:
+        """The styled features (N, width, S, S) that come of the coarse ones."""
+        for block in self.blocks[self.COARSE :]:
+            coarse = block(coarse, latent)
+        return coarse
+
     def forward(self, identity: Tensor, latent: Tensor) -> Tensor:
         return self.layers(identity, latent).image
 
     def layers(self, identity: Tensor, latent: Tensor) -> Layers:
         """The image and what it is made of."""
-        x = coarse = self.coarse(identity, latent)
-        for block in self.blocks[self.COARSE :]:
-            x = block(x, latent)
+        coarse = self.coarse(identity, latent)
+        x = self.fine(coarse, latent)
         drawn = torch.tanh(self.to_rgb(x))
         if self.overlay is None:
             return Layers(drawn, drawn, None, None)
         portrait = functional.pixel_shuffle(identity[:, self.features :], 4 * self.detail)
-        image, bent, under = self.overlay(coarse, x, drawn, portrait)
-        return Layers(image, drawn, bent, under)
+        features = Features(latent, coarse, x)
+        image, bent, flow = self.overlay(features, drawn, portrait)
+        return Layers(image, drawn, bent, flow)
 
 
 class LifespanGenerator(nn.Module):
@@ -336,6 +230,7 @@ class LifespanGenerator(nn.Module):
             shape.overlay,
             shape.detail,
             shape.softness,
+            shape.prototypes,
         )
 
     def forward(self, image: Tensor, code: Tensor) -> Tensor:

@@ -60,6 +60,7 @@ def test_a_configuration_survives_being_written_and_read():
         ("growth_weight", 1.0),
         ("look_weight", 1.0),
         ("softness", 2),
+        ("prototypes", True),
         ("softness", -1),
     ],
 )

@@ -135,6 +135,54 @@ def test_the_same_generator_draws_the_same_batch(prepared, config):
     torch.testing.assert_close(first.real, second.real)
 
 
+def test_hair_is_drawn_with_its_portraits_once_it_is_loaded(prepared, config):
+    hair = np.zeros(prepared.kept.shape, np.uint8)
+    hair[:, :8, :16] = 255 * (np.arange(len(hair))[:, None, None] % 2)
+    portraits = PortraitSet(
+        dataclasses.replace(prepared, hair=hair),
+        dataclasses.replace(config, resolution=16),
+        split_rows(prepared, 3)[0],
+        CPU,
+    )
+    generator = torch.Generator().manual_seed(0)
+    assert portraits.draw(4, generator).hair is None
+    portraits.load_hair()
+    batch = portraits.draw(32, generator)
+    assert batch.hair.shape == (32, 1, 16, 16)
+    for share, image in zip(batch.hair, batch.real, strict=True):
+        place = next(
+            i for i, own in enumerate(portraits.portraits(torch.arange(len(portraits))))
+            if torch.equal(own, image) or torch.equal(own.flip(-1), image)
+        )  # fmt: skip
+        flipped = not torch.equal(portraits.portraits(torch.tensor([place]))[0], image)
+        wanted = torch.zeros(16, 16)
+        wanted[:4, :8] = portraits.rows[place].index % 2
+        torch.testing.assert_close(share[0], wanted.flip(-1) if flipped else wanted)
+    part = batch.part(1, 4)
+    torch.testing.assert_close(part.hair, batch.hair[1::4])
+    torch.testing.assert_close(part.shown, batch.shown[1::4])
+
+
+def test_a_set_without_hair_draws_none(prepared, config):
+    portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
+    portraits.load_hair()
+    assert portraits.draw(2, torch.Generator().manual_seed(0)).hair is None
+
+
+def test_a_neutral_draw_still_says_whose_portrait_it_is(prepared, config):
+    portraits = PortraitSet(
+        prepared, dataclasses.replace(config, neutral=0.9), split_rows(prepared, 3)[0], CPU
+    )
+    batch = portraits.draw(16, torch.Generator().manual_seed(0))
+    assert batch.group.tolist().count(2) > 10
+    for image, group in zip(batch.real, batch.shown, strict=True):
+        own = portraits.portraits(torch.arange(len(portraits)))
+        place = next(
+            i for i, x in enumerate(own) if torch.equal(x, image) or torch.equal(x.flip(-1), image)
+        )
+        assert portraits.groups[place] == group
+
+
 def test_images_are_in_minus_one_to_one_and_flips_mirror_them(prepared, config):
     portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
     rows = torch.tensor([0, 1])

@@ -84,16 +84,24 @@ def test_batches_of_any_size_give_each_picture_as_alone(bundle, portraits, count
         assert abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("softness", [0, 2])
-def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(trained, tmp_path, softness):
+@pytest.mark.parametrize(("softness", "prototypes"), [(0, (0, 0)), (2, (2, 6))])
+def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(
+    trained, tmp_path, softness, prototypes
+):
     torch.manual_seed(0)
-    shape = LifespanShape(8, 12, 16, overlay=True, detail=2, softness=softness)
+    shape = LifespanShape(
+        8, 12, 16, overlay=True, detail=2, softness=softness, prototypes=prototypes
+    )
     generator = LifespanGenerator(shape).eval()
     with torch.no_grad():
         generator.decoder.overlay.flow.last.weight.normal_()
         generator.decoder.overlay.to_mask.weight.normal_()
         if softness:
             generator.decoder.overlay.to_gain.weight.normal_()
+        if atlas := generator.decoder.overlay.atlas:
+            atlas.place.last.weight.normal_()
+            atlas.faces.normal_(std=0.3)
+            atlas.hair_colours.normal_(std=0.3)
     parts = replace(
         trained.parts, encoder=generator.identity_encoder, decoders=(generator.decoder,)
     )

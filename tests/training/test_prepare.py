@@ -343,6 +343,17 @@ def test_glasses_are_noted_of_each_portrait(tmp_path):
     assert worn == {"bare.png": False, "worn.png": True}
 
 
+def test_hair_is_noted_where_it_is(finished):
+    prepared = open_prepared(finished[0])
+    rows = [row.index for row in prepared.rows]
+    assert prepared.hair.shape == prepared.kept.shape
+    for hair, portrait in zip(prepared.hair[rows], prepared.portraits[rows], strict=True):
+        sure = hair > 200
+        assert 0.1 < sure.mean() < 0.6
+        assert portrait[sure].mean() < 110  # auburn, before a pale face and bright walls
+        assert not sure[60:80, 54:74].any()
+
+
 def test_landmarks_are_noted_in_shares_of_the_portrait(collection, finished, tmp_path):
     found = open_prepared(finished[0]).landmarks
     assert finished[1]["no_landmarks"] == 0

@@ -1,10 +1,13 @@
 import copy
 import io
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from tests.training.conftest import TINY
+from tests.training.test_shapes import face
 from training.checkpoints import CHECKPOINT, GOOD, load_checkpoint, save_checkpoint
 from training.config import ConfigError, config_of
 from training.export import warm_start_bytes
@@ -123,10 +126,16 @@ def test_a_warm_start_goes_on_with_an_overlay_or_without_it(prepared, tmp_path):
     torch.testing.assert_close(all_drawn, plain, atol=1e-2, rtol=0)
 
 
-def test_a_warm_start_goes_on_with_a_soft_overlay_or_a_hard_one(prepared, tmp_path):
+def test_a_warm_start_goes_on_with_a_soft_mapped_overlay_or_a_hard_one(prepared, tmp_path):
+    landmarks = np.tile(face(0.9).numpy(), (len(prepared.portraits), 1, 1))
+    prepared = replace(prepared, landmarks=landmarks)
     hard, soft, back = (
-        Run(config_of(TINY | {"overlay": True, "softness": s}), prepared, tmp_path / name, "cpu")
-        for name, s in {"hard": 0, "soft": 3, "back": 0}.items()
+        Run(config_of(TINY | {"overlay": True, **settings}), prepared, tmp_path / name, "cpu")
+        for name, settings in {
+            "hard": {},
+            "soft": {"softness": 3, "prototypes": True, "flow_interval": 4},
+            "back": {},
+        }.items()
     )
     with torch.no_grad():
         hard.recipe.generator.decoder.overlay.to_mask.bias.fill_(1.0)
@@ -135,6 +144,10 @@ def test_a_warm_start_goes_on_with_a_soft_overlay_or_a_hard_one(prepared, tmp_pa
     overlay = soft.recipe.generator.decoder.overlay
     assert overlay.to_mask.bias == 1
     assert not overlay.to_gain.weight.any()
+    assert not overlay.atlas.place.last.weight.any()
+    faces = overlay.atlas.faces.clone()
+    assert faces.any()
+    torch.testing.assert_close(soft.averaged.network.decoder.overlay.atlas.faces, faces)
     back.warm_start(torch.load(io.BytesIO(warm_start_bytes(soft.state())), weights_only=True))
     assert back.recipe.generator.decoder.overlay.to_mask.bias == 1
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.networks.lifespan import Overlay
+from model.networks.overlay import laid_along
 from training.config import load_config
 from training.data import DataError, PortraitSet, mirrored, split_rows
 from training.shapes import bending_flow, mean_shapes
@@ -112,7 +112,7 @@ def test_a_bent_picture_shows_each_landmark_where_it_moved():
     flow = bending_flow(landmarks, moves, 32)
     places = (torch.arange(side) + 0.5) / side
     coordinates = torch.stack([places.expand(side, side), places[:, None].expand(side, side)])
-    bent = Overlay.bent(coordinates.repeat(2, 1, 1, 1), flow)
+    bent = laid_along(coordinates.repeat(2, 1, 1, 1), flow)
     moved = ((landmarks + moves) * side).long()
     for picture, (now, before) in enumerate(zip(moved, landmarks, strict=True)):
         for place in (8, 48, 54, 36, 30):

@@ -22,6 +22,7 @@ from torch.optim import Adam, Optimizer
 from model.ages import age_codes
 from model.networks.discriminator import Discriminator
 from model.networks.lifespan import LifespanGenerator, LifespanShape
+from model.networks.overlay import Atlas, laid_along
 from training.augment import discriminator_views
 from training.config import ConfigError, FitConfig
 from training.data import Batch, PortraitSet
@@ -32,11 +33,13 @@ from training.losses import (
     added_colour,
     adversarial_loss,
     age_loss,
+    class_loss,
     discriminator_loss,
     fine_changes,
     minimax_loss,
     mismatch_loss,
     r1_penalty,
+    squared_error,
 )
 from training.prototypes import Prototypes, prototypes
 from training.recipes import Exportable, Loss, Recipe
@@ -46,6 +49,9 @@ from training.styles import reach_out
 ENTRANCE = "from_coarse_rgb."
 """Weights of a discriminator that only `coarse_share` gives it."""
 OVERLAY = "decoder.overlay."
+STUDIED = (f"{OVERLAY}atlas.faces", f"{OVERLAY}atlas.hair_colours")
+"""What comes of the set that a run trains on, not of its warm start."""
+AGE, PERSON = "age_encoder.convolutions.", f"{OVERLAY}atlas.person.convolutions."
 """Weights of a generator that only `overlay` gives it."""
 
 
@@ -72,6 +78,9 @@ class LifespanConfig(FitConfig):
     softness: int = 0
     """With `overlay`, passes of a blur over what is laid over the portrait; above 0 all finer
     detail is the bent portrait's, times a gain that G maps."""
+    prototypes: bool = False
+    """With `overlay`, whether the bent portrait first changes as mean faces of the set's clusters
+    say (`Atlas`), which lessons as those of the flow fit to each portrait. Needs landmarks."""
     decoder_start: Literal["random", "passing"] = "random"
     """Drawn as published, or so that each styled convolution passes its input on."""
     code_noise: float = 0.2
@@ -152,9 +161,14 @@ class LifespanConfig(FitConfig):
             "look_weight",
             "colour_weight",
             "softness",
+            "prototypes",
         ):
             if getattr(self, name) and not self.overlay:
                 raise ConfigError(f"{name}: needs overlay")
+        if self.prototypes and not self.softness:
+            raise ConfigError("prototypes: needs softness")
+        if self.prototypes and not (self.flow_interval or self.flow_images):
+            raise ConfigError("prototypes: needs flow_interval or flow_images")
         if self.style_reach and self.style_norm:
             raise ConfigError("style_reach: needs style_norm to be off")
         if len(self.style_reach) not in (0, len(self.clusters)):
@@ -173,6 +187,7 @@ def generator_shape(config: LifespanConfig) -> LifespanShape:
         config.overlay,
         config.detail,
         config.softness,
+        (len(config.groups), len(config.clusters)) if config.prototypes else (0, 0),
     )
 
 
@@ -207,9 +222,9 @@ class _Rendered:
     rebuilt: Tensor
     fake: Tensor
     bent: Tensor | None
-    """The bent portraits of both, one after the other, with `overlay`"""
-    under: Tensor | None
-    """Those with their detail scaled"""
+    """The bent portraits under both, one after the other, with `overlay`"""
+    flow: Tensor | None
+    """What bends them"""
 
 
 class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
@@ -247,8 +262,11 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
     def study(self, portraits: PortraitSet) -> None:
         if self.config.flow_images or self.config.flow_interval:
             self.shapes = mean_shapes(portraits).to(portraits.device)
-        if self.config.look_weight:
+        if self.config.look_weight or self.config.prototypes:
             self.prototypes = prototypes(portraits)
+        overlay = self.generator.decoder.overlay
+        if self.prototypes is not None and overlay is not None and overlay.atlas is not None:
+            self.prototypes.draw(overlay.atlas, self.config.look_strength)
 
     def optimisers(self) -> Mapping[str, Optimizer]:
         config, rate = self.config, self.config.learning_rate
@@ -259,7 +277,15 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         optimisers: dict[str, Optimizer] = {}
         if overlay := self.generator.decoder.overlay:
             lessons = list(overlay.flow.parameters())
-            optimisers["flow"] = Adam(lessons, config.flow_rate, fused=True)
+            person: list[nn.Parameter] = []
+            if overlay.atlas is not None:
+                person = list(overlay.atlas.person.parameters())
+                apart = {id(parameter) for parameter in person}
+                lessons += [p for p in overlay.atlas.parameters() if id(p) not in apart]
+            rates = [{"params": lessons, "lr": config.flow_rate}]
+            rates += [{"params": person, "lr": rate}] if person else []
+            optimisers["flow"] = Adam(rates, fused=True)
+            lessons += person
             if config.flow_interval:
                 taught = {id(parameter) for parameter in lessons}
                 fast = [parameter for parameter in fast if id(parameter) not in taught]
@@ -348,16 +374,19 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         return Loss("reconstruction", loss, logged | vital_signs(real, rebuilt))
 
     def _flow_loss(self, batch: Batch, draws: Draws) -> Loss:
-        """The flow to every image's target, and, to its own cluster, none; no other part learns."""
+        """The flow to every image's target, and, to its own cluster, none; no other part learns.
+
+        An atlas learns besides where the face is, whom it shows, and what is asked for.
+        """
         generator, overlay = self.generator, self.generator.decoder.overlay
         assert overlay is not None
         assert self.shapes is not None
         assert batch.landmarks is not None
         own, other = (self.noisy_code(batch.group, c, draws) for c in (batch.source, batch.target))
         with torch.no_grad():
-            identity = generator.identity_encoder(batch.real).repeat(2, 1, 1, 1)
+            identity = generator.identity_encoder(batch.real)
             latents = generator.mapping(torch.cat([own, other]))
-            coarse = generator.decoder.coarse(identity, latents)
+            coarse = generator.decoder.coarse(identity.repeat(2, 1, 1, 1), latents)
         still, flow = overlay.flow(coarse).chunk(2)
         seen = batch.landmarks.isfinite().all(dim=(1, 2))
         places = torch.where(seen[:, None, None], batch.landmarks, self.shapes[batch.source])
@@ -369,24 +398,88 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             "flow_error": missed.sum() / seen.sum().clamp(min=1) / wanted.square().mean(),
             "unmoved": still.square().mean() / wanted.square().mean(),
         }
+        if overlay.atlas is not None:
+            learned = self._atlas_losses(overlay.atlas, batch, latents, coarse, flow)
+            loss = loss + torch.stack(list(learned.values())).sum()
+            logged |= learned
         return Loss("flow", loss, logged)
+
+    def _atlas_losses(
+        self,
+        atlas: Atlas,
+        batch: Batch,
+        latents: Tensor,
+        coarse: Tensor,
+        flow: Tensor,
+    ) -> Mapping[str, Tensor]:
+        """What an atlas does not know yet.
+
+        Latents (2 N, latent) and coarse features are those of the own clusters, then of the
+        targets, whose flow (N, 2, S, S) is.
+        """
+        assert self.shapes is not None
+        assert batch.landmarks is not None
+        assert batch.shown is not None
+        decoder, own = self.generator.decoder, batch.source.repeat(2)
+        clusters = torch.cat([batch.source, batch.target])
+        places = batch.landmarks.repeat(2, 1, 1) + self.shapes[clusters] - self.shapes[own]
+        seen = places.isfinite().all(dim=(1, 2))
+        places = torch.where(seen[:, None, None], places, self.shapes[clusters])
+        mean = self.shapes.mean(0).expand_as(places)
+        place = atlas.place(coarse)
+        wanted = bending_flow(mean, places - mean, place.shape[-1])
+        missed = (place - wanted).square().mean(dim=(1, 2, 3)) * seen
+        people = batch.shown * atlas.clusters + batch.source
+        times = self.config.detail
+        image = functional.avg_pool2d(batch.real, times) if times > 1 else batch.real
+        losses = {
+            "place_error": missed.sum() / seen.sum().clamp(min=1) / wanted.square().mean(),
+            "asked": squared_error(
+                atlas.asked(latents), functional.one_hot(clusters, atlas.clusters).float()
+            ),
+            "shown": class_loss(atlas.person(image), people),
+        }
+        if batch.hair is not None:
+            latent, coarse = latents.chunk(2)[1], coarse.chunk(2)[1]
+            with torch.no_grad():
+                fine = decoder.fine(coarse, latent)
+                hair = laid_along(batch.hair, flow)
+            losses["hair"] = functional.binary_cross_entropy_with_logits(
+                atlas.hair(fine).float(), hair
+            )
+        return losses
+
+    def _look(self, batch: Batch, rendered: _Rendered) -> tuple[Tensor, Tensor]:
+        """What is taught, (N, 3, R, R), and the mean square by which the pictures depart from it.
+
+        A portrait without landmarks teaches nothing, and counts as what it is.
+        """
+        taught, seen = self._taught(batch, rendered)
+        return taught, ((rendered.fake - taught).square().mean(dim=(1, 2, 3)) * seen).mean()
 
     @torch.no_grad()
     def _taught(self, batch: Batch, rendered: _Rendered) -> tuple[Tensor, Tensor]:
         """What the mean faces make of the bent portraits, and where (N,) landmarks let them."""
         assert self.prototypes is not None
         assert rendered.bent is not None
-        assert rendered.under is not None
+        assert rendered.flow is not None
         assert batch.landmarks is not None
         assert batch.shown is not None
-        bent, shapes = rendered.bent.chunk(2)[1], self.prototypes.shapes
+        shapes, hair, flow = self.prototypes.shapes, batch.hair, rendered.flow.chunk(2)[1]
+        bent = laid_along(batch.real, flow)
         seen = batch.landmarks.isfinite().all(dim=(1, 2))
         places = batch.landmarks + shapes[batch.target] - shapes[batch.source]
         places = torch.where(seen[:, None, None], places, shapes[batch.target])
         taught = self.prototypes.taught(
-            bent, places, batch.source, batch.target, batch.shown, self.config.look_strength
+            bent,
+            places,
+            batch.source,
+            batch.target,
+            batch.shown,
+            self.config.look_strength,
+            None if hair is None else laid_along(hair, flow),
         )
-        under = rendered.under.chunk(2)[1]
+        under = rendered.bent.chunk(2)[1]
         return torch.where(seen[:, None, None, None], taught, under), seen
 
     def _rendered(self, batch: Batch, codes: Sequence[Tensor]) -> _Rendered:
@@ -395,7 +488,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         identity = generator.identity_encoder(batch.real)
         layers = generator.decoder.layers(torch.cat([identity, identity]), latents)
         rebuilt, fake = layers.image.chunk(2)
-        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake, layers.bent, layers.under)
+        return _Rendered(identity, latents.chunk(2)[0], rebuilt, fake, layers.bent, layers.flow)
 
     def _generator_loss(
         self,
@@ -419,16 +512,15 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             config.adversarial_weight * logged["adversarial"]
             + reconstruction_weight * logged["reconstruction"]
         )
-        if rendered.under is not None:
+        if rendered.bent is not None:
             both = torch.cat([rendered.rebuilt, fake])
-            base = rendered.under
+            base = rendered.bent
             if config.restraint_weight:
                 logged["restraint"] = fine_changes(both, base).mean()
                 loss = loss + config.restraint_weight * logged["restraint"]
             if config.look_weight:
-                taught, seen = self._taught(batch, rendered)
+                taught, logged["look"] = self._look(batch, rendered)
                 base = torch.cat([base.chunk(2)[0], taught])
-                logged["look"] = ((fake - taught).square().mean(dim=(1, 2, 3)) * seen).mean()
                 loss = loss + config.look_weight * logged["look"]
             if config.growth_weight:
                 older = (batch.target - batch.source).clamp(min=0)
@@ -513,7 +605,8 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         classes = len(self.codes.flatten(0, 1))
         if self.config.latent < classes:
             raise ConfigError(f"latent: styles of {classes} classes need as many numbers")
-        mine = {name: getattr(self.config, name) for name in ("overlay", "detail", "softness")}
+        settings = ("overlay", "detail", "softness", "prototypes")
+        mine = {name: getattr(self.config, name) for name in settings}
         before = replace(before, **mine)
         source, target = (LifespanGenerator(generator_shape(c)) for c in (before, self.config))
         source.load_state_dict(weights)
@@ -525,7 +618,18 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         """An overlay that only one of the two has starts anew, or is left out."""
         mine = self.generator.state_dict()
         new = {name: tensor for name, tensor in mine.items() if name.startswith(OVERLAY)}
-        return new | {n: t for n, t in weights.items() if n in mine or not n.startswith(OVERLAY)}
+        # Whom a portrait shows, E_age has learned already; its last layer asks for something else.
+        person = {n.replace(PERSON, AGE): n for n in mine if n.startswith(PERSON)}
+        new |= {
+            mine_name: weights[name]
+            for name, mine_name in person.items()
+            if name in weights and weights[name].shape == mine[mine_name].shape
+        }
+        return new | {
+            name: tensor
+            for name, tensor in weights.items()
+            if (name in mine or not name.startswith(OVERLAY)) and name not in STUDIED
+        }
 
     def warm_discriminator(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """An entrance for coarse images that only one of the two has is left as it is, or out."""

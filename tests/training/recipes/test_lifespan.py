@@ -1,10 +1,14 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
+from model.networks.overlay import laid_along
+from tests.training.test_shapes import face
 from training.config import config_of
-from training.data import Batch
+from training.data import Batch, PortraitSet, split_rows
 from training.draws import Draws
 from training.export import trained_of_checkpoint
 from training.losses import adversarial_loss, age_loss, minimax_loss
@@ -348,11 +352,14 @@ def looking(batch):
         torch.zeros(2, 6, 2, 16, 16),
         everywhere,
         everywhere,
+        torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]).view(1, 6, 1).expand(2, 6, 3),
     )
     landmarks = torch.rand(4, 68, 2)
     landmarks[3] = float("nan")
     shown = torch.tensor([0, 1, 1, 0])
-    return recipe, replace(batch, landmarks=landmarks, shown=shown)
+    hair = torch.zeros(4, 1, 16, 16)
+    hair[..., :8] = 1
+    return recipe, replace(batch, landmarks=landmarks, shown=shown, hair=hair)
 
 
 def test_a_picture_costs_by_how_far_it_is_from_what_the_mean_faces_say(looking):
@@ -365,11 +372,81 @@ def test_a_picture_costs_by_how_far_it_is_from_what_the_mean_faces_say(looking):
             generator.identity_encoder(batch.real), generator.mapping(codes)
         )
     light = (layers.bent + 1) / 2
-    steps = (batch.target - batch.source) * torch.tensor([1, 3, 3, 1])
-    wanted = 2 * light * torch.exp(-0.2 * steps.view(4, 1, 1, 1)) - 1
+    steps = (batch.target - batch.source).view(4, 1, 1, 1)
+    hair = laid_along(batch.hair, layers.flow)
+    shade = steps * (0.4 * hair - 0.2 * torch.tensor([1, 3, 3, 1]).view(4, 1, 1, 1))
+    wanted = 2 * light * shade.exp() - 1
     missed = (layers.image - wanted.clamp(-1, 1)).square().mean(dim=(1, 2, 3))
     # The last portrait shows no landmarks, so nothing is known of it.
     torch.testing.assert_close(loss.logged["look"].detach(), missed[:3].sum() / 4)
+
+
+@pytest.fixture
+def mapped(looking):
+    """The same with an atlas of those prototypes in the generator."""
+    plain, batch = looking
+    settings = {
+        "overlay": True, "softness": 2, "prototypes": True, "flow_images": 100, "elements": 4,
+        "reconstruction_images": 0, "discriminator_images": 0, "width": 4,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    recipe = LifespanRecipe(config_of(TINY | settings))
+    recipe.prototypes, recipe.shapes = plain.prototypes, plain.prototypes.shapes
+    return recipe, batch
+
+
+def test_lessons_teach_an_atlas_the_face_the_hair_the_person_and_the_target(mapped):
+    recipe, batch = mapped
+    before = {name: tensor.clone() for name, tensor in recipe.generator.state_dict().items()}
+    optimiser = recipe.optimisers()["flow"]
+    logged = []
+    for step in range(150):
+        (loss,) = recipe.step(batch, 0, step, draws(step))
+        optimiser.zero_grad()
+        loss.value.backward()
+        optimiser.step()
+        logged.append(loss.logged)
+    for name in ("place_error", "hair", "shown", "asked"):
+        first, last = (float(sum(x[name].detach() for x in part))
+                       for part in (logged[:5], logged[-5:]))  # fmt: skip
+        assert last < 0.9 * first, name
+    changed = {
+        name for name, tensor in recipe.generator.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }  # fmt: skip
+    learned = (".flow.", ".atlas.place.", ".atlas.hair_", ".atlas.person.", ".atlas.asked.")
+    assert all(name.startswith("decoder.overlay") for name in changed)
+    assert all(any(part in name for name in changed) for part in learned)
+    assert "decoder.overlay.atlas.faces" not in changed
+
+
+def test_no_other_loss_moves_an_atlas_that_lessons_teach(mapped):
+    recipe, batch = mapped
+    recipe.config = replace(recipe.config, flow_interval=4)
+    moved = {
+        name: {id(p) for group in optimiser.param_groups for p in group["params"]}
+        for name, optimiser in recipe.optimisers().items()
+    }
+    atlas = {id(p) for p in recipe.generator.decoder.overlay.atlas.parameters()}
+    assert atlas <= moved["flow"]
+    assert not atlas & moved["generator"]
+    *_, flow = recipe.step(batch, 100, 4, draws())
+    assert {"place_error", "shown"} <= set(flow.logged)
+
+
+def test_studying_a_set_draws_its_mean_faces(prepared):
+    landmarks = np.tile(face(0.9).numpy(), (len(prepared.portraits), 1, 1))
+    noted = replace(prepared, landmarks=landmarks)
+    settings = {"overlay": True, "softness": 2, "prototypes": True, "flow_images": 100}
+    config = config_of(TINY | settings | {"resolution": 32, "look_strength": 3.0})
+    recipe = LifespanRecipe(config)
+    portraits = PortraitSet(noted, config, split_rows(noted, 10)[0], torch.device("cpu"))
+    recipe.study(portraits)
+    drawn = recipe.generator.decoder.overlay.atlas.faces.view(2, 6, 5, 64, 64)
+    learned = recipe.prototypes
+    wanted = 3 * learned.tone * learned.looks
+    found = functional.avg_pool2d(drawn[:, :, :3].flatten(0, 1), 2).unflatten(0, (2, 6))
+    torch.testing.assert_close(found, wanted, atol=0.1, rtol=0.2)
 
 
 @pytest.mark.parametrize("name", ["growth", "added_colour"])

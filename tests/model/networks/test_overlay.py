@@ -1,0 +1,173 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from model.networks.lifespan import LifespanGenerator, LifespanShape
+from model.networks.overlay import Atlas, Features, Overlay
+
+SHAPE = LifespanShape(4, 12, 8, overlay=True, detail=2, softness=2, prototypes=(2, 3))
+SIDE = 32
+"""Of portraits; half as many pixels are drawn."""
+
+
+def shades(values):
+    """Faces of an atlas of two groups and three clusters whose shades are `values` everywhere."""
+    maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
+    maps[:, :3] = torch.tensor(values).view(6, 1, 1, 1)
+    return maps.flatten(1)
+
+
+@torch.no_grad()
+def sure(atlas, group, cluster, target):
+    """Makes an atlas see a person of `group` and `cluster` everywhere, and ask for `target`."""
+    for layer in (atlas.person.head, atlas.asked, atlas.hair_last):
+        layer.weight.zero_()
+        layer.bias.zero_()
+    atlas.hair_last.bias.fill_(-100.0)
+    atlas.person.head.bias[group * 3 + cluster] = 100.0
+    atlas.asked.bias.copy_(torch.as_tensor(target))
+
+
+@pytest.fixture
+def generator():
+    torch.manual_seed(0)
+    made = LifespanGenerator(SHAPE).eval()
+    made.decoder.overlay.to_mask.bias.data.fill_(-100.0)
+    return made
+
+
+@pytest.fixture
+def atlas(generator):
+    atlas = generator.decoder.overlay.atlas
+    atlas.faces.copy_(shades([0.0, 0.1, 0.3, 0.0, 0.2, 0.5]))
+    return atlas
+
+
+def images(count, seed=0):
+    shape = (count, 3, SIDE, SIDE)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 1.4 - 0.9
+
+
+@torch.no_grad()
+def changed(generator, image):
+    return generator(image, torch.ones(len(image), 12))
+
+
+def light(image):
+    return (image + 1) / 2
+
+
+@pytest.mark.parametrize(
+    ("group", "cluster", "target", "ratio"),
+    [
+        (0, 0, [0.0, 0.0, 1.0], 0.3),
+        (1, 0, [0.0, 0.0, 1.0], 0.5),
+        (1, 2, [0.0, 1.0, 0.0], -0.3),
+        (0, 1, [0.0, 1.0, 0.0], 0.0),
+        (0, 0, [0.0, 0.5, 0.5], 0.2),
+        (0, 0, [-0.5, 0.0, 1.5], 0.45),
+    ],
+)
+def test_the_light_changes_by_the_ratio_of_two_mean_faces(
+    generator, atlas, group, cluster, target, ratio
+):
+    sure(atlas, group, cluster, target)
+    image = images(2)
+    wanted = light(image) * torch.tensor(ratio).exp()
+    torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
+
+
+def test_doubt_about_a_person_mixes_what_all_are_like(generator, atlas):
+    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    with torch.no_grad():
+        atlas.person.head.bias[3] = 100.0  # or of the other group
+    image = images(1)
+    wanted = light(image) * torch.tensor((0.3 + 0.5) / 2).exp()
+    torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
+
+
+def test_lines_grow_stronger_within_limits_and_flat_skin_stays(generator, atlas):
+    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
+    flat = torch.full((1, 3, SIDE, SIDE), 0.1)
+    stripes = flat + 0.1 * torch.tensor([1.0, -1.0]).repeat(SIDE // 2)
+    for strength, factor in ((1.4, 1.4), (9.0, Overlay.MOST), (0.1, Overlay.LEAST)):
+        maps[2, 3] = torch.tensor(strength).log()
+        atlas.faces.copy_(maps.flatten(1))
+        torch.testing.assert_close(changed(generator, flat), flat, atol=1e-5, rtol=0)
+        found = changed(generator, stripes) - flat
+        torch.testing.assert_close(found, factor * (stripes - flat), atol=1e-4, rtol=0)
+
+
+def test_wide_lines_grow_stronger_too(generator, atlas):
+    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
+    maps[2, 4] = torch.tensor(1.8).log()
+    atlas.faces.copy_(maps.flatten(1))
+    waves = 0.2 * torch.sin(torch.arange(SIDE) * 2 * torch.pi / 16).expand(1, 3, SIDE, SIDE)
+    found = changed(generator, waves).std() / waves.std()
+    assert 1.2 < found < 1.8
+
+
+def test_a_place_says_where_in_the_mean_face_a_pixel_lies(generator, atlas):
+    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
+    maps[2, :3, :, :32] = 0.5
+    atlas.faces.copy_(maps.flatten(1))
+    flat = torch.zeros(1, 3, SIDE, SIDE)
+    with torch.no_grad():
+        atlas.place.last.bias.copy_(torch.atanh(torch.tensor([0.25, 0.0]) / atlas.place.REACH))
+    found = light(changed(generator, flat))[0, 0, SIDE // 2]
+    # A quarter of half the picture: the left half of the mean face ends so much further left.
+    edge = SIDE // 2 - SIDE // 8
+    assert (found[: edge - 3] > 0.8).all()
+    assert (found[edge + 3 :] < 0.51).all()
+
+
+def test_hair_changes_its_colour_and_skin_does_not(generator, atlas):
+    sure(atlas, 1, 0, [0.0, 0.0, 1.0])
+    atlas.faces.zero_()
+    colours = torch.tensor([0.4, 0.3, 0.1])
+    atlas.hair_colours[5] = colours
+    image = images(1)
+    torch.testing.assert_close(changed(generator, image), image, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        atlas.hair_last.bias.fill_(100.0)
+    wanted = light(image) * colours.exp()[:, None, None]
+    torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
+
+
+def test_what_is_drawn_is_laid_over_what_the_mean_faces_say(generator, atlas):
+    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    image = images(2)
+    identity = generator.identity_encoder(image)
+    with torch.no_grad():
+        layers = generator.decoder.layers(identity, torch.ones(2, 8))
+        torch.testing.assert_close(layers.image, layers.bent, atol=1e-5, rtol=0)
+        torch.testing.assert_close(light(layers.bent), light(image) * 1.3499, atol=1e-3, rtol=0)
+        generator.decoder.overlay.to_mask.bias.fill_(100.0)
+        drawn = generator.decoder.layers(identity, torch.ones(2, 8))
+    assert (drawn.image - layers.image).abs().mean() > 0.05
+
+
+def test_an_atlas_learns_from_features_and_latent(generator, atlas):
+    features = Features(
+        torch.rand(2, 8),
+        torch.rand(2, 16, 4, 4),
+        torch.rand(2, 4, 16, 16),
+    )
+    atlas.faces.normal_()
+    atlas.hair_colours.normal_()
+    atlas.place.last.weight.data.normal_()
+    looks = atlas.looks(features, torch.rand(2, 3, 16, 16))
+    assert looks.shades.shape == (2, 3, 16, 16)
+    assert looks.fine.shape == looks.wide.shape == (2, 1, 16, 16)
+    sum(map(torch.mean, looks)).backward()
+    for name, parameter in atlas.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_an_overlay_without_mean_faces_has_no_atlas():
+    plain = LifespanGenerator(replace(SHAPE, prototypes=(0, 0)))
+    assert plain.decoder.overlay.atlas is None
