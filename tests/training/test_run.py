@@ -152,6 +152,24 @@ def test_a_warm_start_goes_on_with_a_soft_mapped_overlay_or_a_hard_one(prepared,
     assert back.recipe.generator.decoder.overlay.to_mask.bias == 1
 
 
+def test_mean_faces_are_those_of_the_set_that_a_run_trains_on(prepared, tmp_path):
+    landmarks = np.tile(face(0.9).numpy(), (len(prepared.portraits), 1, 1))
+    settings = {"overlay": True, "softness": 2, "prototypes": True, "flow_interval": 4}
+    config = config_of(TINY | settings)
+    first = Run(config, replace(prepared, landmarks=landmarks), tmp_path / "first", "cpu")
+    inverted = replace(prepared, portraits=255 - prepared.portraits, landmarks=landmarks)
+    second = Run(config, inverted, tmp_path / "second", "cpu")
+    own = second.recipe.generator.decoder.overlay.atlas.faces.clone()
+    with torch.no_grad():
+        first.recipe.generator.decoder.overlay.atlas.asked.bias.fill_(0.25)
+    first.averaged.network.load_state_dict(first.recipe.generator.state_dict())
+    second.warm_start(torch.load(io.BytesIO(warm_start_bytes(first.state())), weights_only=True))
+    atlas = second.recipe.generator.decoder.overlay.atlas
+    assert (atlas.asked.bias == 0.25).all()
+    torch.testing.assert_close(atlas.faces, own)
+    assert (atlas.faces - first.recipe.generator.decoder.overlay.atlas.faces).abs().max() > 0.1
+
+
 def test_fewer_numbers_in_a_latent_than_classes_cannot_tell_their_styles(
     finished, prepared, tmp_path
 ):
