@@ -103,8 +103,8 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
     portraits of a cluster changes as the others do. Raises DataError for a set without landmarks,
     or without such faces in a cluster.
     """
-    shapes = mean_shapes(portraits)
     config, side, device = portraits.config, portraits.config.resolution, portraits.device
+    shapes = mean_shapes(portraits).to(device)
     portraits.load_hair()
     cells = [
         [_cells(portraits, shapes.mean(0), c, group) for c in range(len(config.clusters))]
@@ -125,9 +125,9 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
         for cell in found
         if cell.spread is not None
     ]
-    variance = torch.stack(spreads).mean(0) if spreads else torch.zeros(side, side)
+    variance = torch.stack(spreads).mean(0) if spreads else torch.zeros(side, side, device=device)
     variance = (variance + variance.flip(-1)) / 2
-    certain = (SPREAD**2 / (SPREAD**2 + variance)).square().to(device)
+    certain = (SPREAD**2 / (SPREAD**2 + variance)).square()
     look, contrasts, hair = every.split([3, 2, 3], 2)
     return Prototypes(
         shapes,

@@ -260,10 +260,11 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         return self
 
     def study(self, portraits: PortraitSet) -> None:
-        if self.config.flow_images or self.config.flow_interval:
-            self.shapes = mean_shapes(portraits).to(portraits.device)
         if self.config.look_weight or self.config.prototypes:
             self.prototypes = prototypes(portraits)
+            self.shapes = self.prototypes.shapes
+        elif self.config.flow_images or self.config.flow_interval:
+            self.shapes = mean_shapes(portraits).to(portraits.device)
         overlay = self.generator.decoder.overlay
         if self.prototypes is not None and overlay is not None and overlay.atlas is not None:
             self.prototypes.draw(overlay.atlas, self.config.look_strength)
