@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from model.networks.overlay import Atlas, Overlay, enlarged, laid_along, softened
+from model.networks.layers import enlarged
+from model.networks.overlay import LUMA, Atlas, Overlay, laid_along, reinforced, softened
 from training.data import DataError, PortraitSet
 from training.metrics import head_turn
 from training.shapes import FRONTAL, bending_flow, mean_shapes
@@ -31,7 +32,6 @@ PORTRAITS = 300
 """Most portraits of a cluster, group and source that are looked at."""
 SURE, LITTLE = 0.8, 0.02
 """Share of hair from which on a pixel shows its colour, and share of such pixels needed."""
-LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,14 @@ class Prototypes:
     hair: Tensor
 
     def draw(self, atlas: Atlas, strength: float = 1.0) -> None:
-        """Draws the mean faces of an atlas, all differences multiplied by `strength`."""
+        """Draws the mean faces of an atlas, all differences but of shape times `strength`."""
         faces = torch.cat([self.tone * self.looks, self.relief * self.contrasts], 2)
         faces = enlarged(faces.flatten(0, 1), Atlas.SIDE)
         atlas.faces.copy_(strength * faces.flatten(1))
         atlas.hair_colours.copy_(strength * self.hair.flatten(0, 1))
+        moves = self.shapes - self.shapes.mean(0)
+        # As seen from where the places of the mean face are, not from where they come to be.
+        atlas.bends.copy_(bending_flow(self.shapes - 2 * moves, moves, Atlas.BENDS).flatten(1))
 
     def taught(
         self,
@@ -90,7 +93,8 @@ class Prototypes:
         fine, wide = maps[:, 3:].exp().clamp(Overlay.LEAST, Overlay.MOST).chunk(2, 1)
         light = (bent + 1) / 2
         smooth, smoother = _bands(light)
-        light = (smoother + wide * (smooth - smoother) + fine * (light - smooth)) * shades
+        lines = reinforced(smooth - smoother, wide) + reinforced(light - smooth, fine)
+        light = (smoother + lines) * shades
         return (2 * light - 1).clamp(-1, 1)
 
 

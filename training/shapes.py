@@ -58,6 +58,11 @@ def mean_shapes(portraits: PortraitSet) -> Tensor:
     return (mean + mirrored(mean)) / 2
 
 
+def strengthened(shapes: Tensor, strength: float) -> Tensor:
+    """Shapes (clusters, K, 2), each so many times as far from their mean."""
+    return shapes.mean(0) + strength * (shapes - shapes.mean(0))
+
+
 def bending_flow(landmarks: Tensor, moves: Tensor, side: int) -> Tensor:
     """Flow that takes each landmark along its move: (N, 2, side, side), in halves of the side.
 

@@ -52,6 +52,24 @@ class EqualLinear(nn.Module):
         return functional.linear(x, self.weight * self.scale, self.bias)
 
 
+def enlarged(x: Tensor, side: int) -> Tensor:
+    """(N, C, S, S) -> (N, C, side, side), linear between pixels."""
+    if x.shape[-1] == side:
+        return x
+    return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
+
+
+def resized(x: Tensor, side: int) -> Tensor:
+    """(N, C, S, S) -> (N, C, side, side): means where S is a multiple of `side`, else linear."""
+    return enlarged(x if x.shape[-1] % side else shrunk(x, side), side)
+
+
+def shrunk(x: Tensor, side: int) -> Tensor:
+    """(N, C, S, S) -> means (N, C, side, side); S is `side` or a multiple of it."""
+    times = x.shape[-1] // side
+    return functional.avg_pool2d(x, times) if times > 1 else x
+
+
 def blur(x: Tensor) -> Tensor:
     """Separable [1 2 1] / 4 low-pass over the last two axes, zeros outside; the shape stays."""
     line = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.age_encoder import AgeEncoder
-from model.networks.layers import EqualConv2d, EqualLinear, ModulatedConv2d, PixelNorm
+from model.networks.layers import EqualConv2d, EqualLinear, ModulatedConv2d, PixelNorm, resized
 from model.networks.overlay import Features, Overlay
+from model.networks.reader import Reader, Reading
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,17 @@ class IdentityEncoder(nn.Module):
 
     ReLU, not LeakyReLU: the authors report that the latter collapses training.
     With a `detail` d the features are of the image shrunk to R/d, (N, 4 width, R/4d, R/4d). With
-    `carries` the identity holds the image too: its pixels, 48 d^2 channels, after the features.
+    `carries` the identity holds the image too: its pixels, 48 d^2 channels, after the features;
+    then, where `people` are told apart, what a `Reader` says of it. That one no loss moves through
+    an identity.
     """
 
-    def __init__(self, width: int = 64, carries: bool = False, detail: int = 1) -> None:
+    def __init__(
+        self, width: int = 64, carries: bool = False, detail: int = 1, people: int = 0
+    ) -> None:
         super().__init__()
         self.features = 4 * width
+        self.reader = Reader(people) if people else None
         self.carries, self.detail = carries, detail
         self.convolutions = nn.ModuleList(
             [
@@ -66,6 +72,9 @@ class IdentityEncoder(nn.Module):
             x = residual(x)
         if self.carries:
             x = torch.cat([x, functional.pixel_unshuffle(image, 4 * self.detail)], 1)
+        if self.reader is not None:
+            reading = self.reader(resized(image, Reader.SIDE)).packed(x.shape[-1])
+            x = torch.cat([x, reading.detach().to(x.dtype)], 1)
         return x
 
 
@@ -204,8 +213,10 @@ class Decoder(nn.Module):
         drawn = torch.tanh(self.to_rgb(x))
         if self.overlay is None:
             return Layers(drawn, drawn, None, None)
-        portrait = functional.pixel_shuffle(identity[:, self.features :], 4 * self.detail)
-        features = Features(latent, coarse, x)
+        pixels = self.features + 48 * self.detail**2
+        portrait = functional.pixel_shuffle(identity[:, self.features : pixels], 4 * self.detail)
+        reading = Reading.unpacked(identity[:, pixels:]) if self.overlay.atlas is not None else None
+        features = Features(latent, coarse, x, reading)
         image, bent, flow = self.overlay(features, drawn, portrait)
         return Layers(image, drawn, bent, flow)
 
@@ -219,7 +230,9 @@ class LifespanGenerator(nn.Module):
     def __init__(self, shape: LifespanShape) -> None:
         super().__init__()
         self.shape = shape
-        self.identity_encoder = IdentityEncoder(shape.width, shape.overlay, shape.detail)
+        self.identity_encoder = IdentityEncoder(
+            shape.width, shape.overlay, shape.detail, math.prod(shape.prototypes)
+        )
         self.age_encoder = AgeEncoder(shape.width, shape.code)
         self.mapping = MappingNetwork(shape.code, shape.latent)
         self.decoder = Decoder(

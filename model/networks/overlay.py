@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.age_encoder import AgeEncoder
-from model.networks.layers import EqualConv2d, EqualLinear
+from model.networks.layers import EqualConv2d, EqualLinear, enlarged, resized, shrunk
+from model.networks.reader import Reading
+
+LUMA = (0.299, 0.587, 0.114)
 
 
 class Features(NamedTuple):
@@ -19,6 +21,8 @@ class Features(NamedTuple):
     """(N, 4 width, S/4, S/4), styled"""
     fine: Tensor
     """(N, width, S, S), styled"""
+    reading: Reading | None = None
+    """What the portrait shows, for an atlas"""
 
 
 class Flow(nn.Module):
@@ -52,63 +56,63 @@ class Flow(nn.Module):
 
 
 class Looks(NamedTuple):
-    """How a portrait's light changes at each place, as logarithms."""
+    """How a portrait changes at each of its places, S across."""
 
     shades: Tensor
-    """(N, 3, S, S), of colours"""
+    """(N, 3, S, S), logarithms of factors on its colours"""
     fine: Tensor
-    """(N, 1, S, S), of the strength of fine lines"""
+    """(N, 1, S, S), likewise on the strength of fine lines"""
     wide: Tensor
-    """(N, 1, S, S), of the strength of wide lines"""
+    """(N, 1, S, S), likewise of wide ones"""
+    flow: Tensor
+    """(N, 2, F, F), what then bends it, in halves of the side"""
 
 
 class Atlas(nn.Module):
     """Mean faces of each group and cluster, laid onto a portrait (Rowland and Perrett 1995).
 
-    What they say of an age is fixed; what is learned is where a portrait's places lie in the mean
-    face, where its hair is, whom it shows, and which clusters a latent asks for. The change is the
-    difference of the target's face and the portrait's own, as the group that the portrait shows
-    has it. Clusters are an affine function of w, so that a path between two latents is one between
-    two faces, and beyond them their difference grows.
+    What they say of an age is fixed; what is learned is to read portraits (`Reader`), and which
+    clusters a latent asks for. The change is the difference of the target's face and the portrait's
+    own, as the group that the portrait shows has it. Clusters are an affine function of w, so that
+    a path between two latents is one between two faces, and beyond them their difference grows.
     """
 
     SIDE = 64
     """Pixels of the mean faces across."""
+    BENDS = 16
+    """Likewise of the flows."""
 
-    def __init__(self, width: int, latent: int, groups: int, clusters: int) -> None:
+    def __init__(self, latent: int, groups: int, clusters: int) -> None:
         super().__init__()
         self.groups, self.clusters = groups, clusters
         self.register_buffer("faces", torch.zeros(groups * clusters, 5 * self.SIDE**2))
         self.register_buffer("hair_colours", torch.zeros(groups * clusters, 3))
+        self.register_buffer("bends", torch.zeros(clusters, 2 * self.BENDS**2))
         self.faces: Tensor
-        """(groups clusters, 5 SIDE SIDE): logarithms as in `Looks`, shades, fine and wide"""
+        """(groups clusters, 5 SIDE SIDE): shades, fine and wide, as in `Looks`"""
         self.hair_colours: Tensor
         """(groups clusters, 3)"""
-        self.place = Flow(4 * width)
-        self.hair_near = EqualConv2d(width, width, 3, padding=1)
-        self.hair_last = EqualConv2d(width, 1, 1)
-        self.person = AgeEncoder(width, groups * clusters)
+        self.bends: Tensor
+        """(clusters, 2 BENDS BENDS): the flow from the mean of all clusters to each"""
         self.asked = EqualLinear(latent, clusters)
 
-    def hair(self, fine: Tensor) -> Tensor:
-        """Logits (N, 1, S, S) of hair in the picture with features `fine`."""
-        return self.hair_last(functional.leaky_relu(self.hair_near(fine), 0.2))
+    def looks(self, latent: Tensor, reading: Reading, side: int) -> Looks:
+        """What the mean faces say of the way from a portrait's age to the latent's, `side` across.
 
-    def looks(self, features: Features, portrait: Tensor) -> Looks:
-        """What the mean faces say of the way from a portrait's age to the latent's.
-
-        The portrait is (N, 3, S, S), as it came.
+        The latent is (N, latent), the reading the portrait's.
         """
-        own = self.person(portrait).float().softmax(1)
-        own = own.unflatten(1, (self.groups, self.clusters))
-        way = own.sum(2, keepdim=True) * self.asked(features.latent).float()[:, None] - own
-        way = way.flatten(1)
+        own = reading.people.float().softmax(1).unflatten(1, (self.groups, self.clusters))
+        asked = self.asked(latent).float()
+        way = (own.sum(2, keepdim=True) * asked[:, None] - own).flatten(1)
         maps = (way @ self.faces).unflatten(1, (5, self.SIDE, self.SIDE))
-        maps = enlarged(laid_along(maps, self.place(features.coarse)), features.fine.shape[-1])
-        colours = way @ self.hair_colours
-        hair = torch.sigmoid(self.hair(features.fine).float())
+        maps = resized(laid_along(maps, reading.place), side)
         shades, fine, wide = maps.split([3, 1, 1], 1)
-        return Looks(shades + hair * colours[:, :, None, None], fine, wide)
+        hair = resized(torch.sigmoid(reading.hair.float()), side)
+        shades = shades + hair * (way @ self.hair_colours)[:, :, None, None]
+        flow = (asked - own.sum(1)) @ self.bends
+        flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
+        # It says how far a place moves; what is wanted is how far what moves to a place has come.
+        return Looks(shades, fine, wide, laid_along(flow, flow))
 
 
 class Overlay(nn.Module):
@@ -120,79 +124,100 @@ class Overlay(nn.Module):
     to be drawn stays.
 
     With a `softness` the difference m (drawn - bent portrait) is blurred by as many passes of
-    [1 2 1] / 4 at the size drawn, and all finer detail is the bent portrait's, times a gain in
-    (0, 2) that starts at 1: skin may be smoothed and lines deepened, but none are drawn.
+    [1 2 1] / 4 at the size drawn, and fine detail is the bent portrait's, times a gain in (0, 2)
+    that starts at 1: skin may be smoothed and lines deepened, but none are drawn.
 
-    With an `atlas` the bent portrait first changes as the mean faces say, and what is drawn is laid
-    over that.
+    With an `atlas` the portrait first changes as the mean faces say, in its colours, its lines and
+    then its shape; what is drawn is laid over that, and the gain is 0.8 at least.
 
     Features, drawn (N, 3, S, S) and portrait (N, 3, R, R) in [-1, 1] -> image, what was drawn over,
-    both (N, 3, R, R), and the flow (N, 2, S, S); R is S or a multiple of it.
+    both (N, 3, R, R), and the flow (N, 2, F, F); R is S or a multiple of it.
     """
 
     LEAST, MOST = 0.3, 1.95
     """Limits of how much weaker or stronger an atlas makes lines."""
-    WIDE = 4
-    """Passes of the blur that wide lines are beside fine ones."""
+    FINE, WIDE = 2, 4
+    """Passes of [1 2 1] / 4 at the size drawn under which detail is fine, and further ones under
+    which lines are wide."""
 
     def __init__(
         self, width: int, latent: int, softness: int = 0, prototypes: tuple[int, int] = (0, 0)
     ) -> None:
         super().__init__()
         self.softness = softness
-        self.flow = Flow(4 * width)
+        self.atlas = Atlas(latent, *prototypes) if prototypes[0] else None
+        self.flow = None if self.atlas is not None else Flow(4 * width)
         self.to_mask = EqualConv2d(width, 1, 1)
         nn.init.zeros_(self.to_mask.weight)
         self.to_gain = EqualConv2d(width, 1, 1) if softness else None
         if self.to_gain is not None:
             nn.init.zeros_(self.to_gain.weight)
-        self.atlas = Atlas(width, latent, *prototypes) if prototypes[0] else None
 
     def forward(
         self, features: Features, drawn: Tensor, portrait: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        flow = self.flow(features.coarse)
-        under = laid_along(portrait, flow)
+        under, flow = self._bent(features, portrait, drawn.shape[-1])
         side = portrait.shape[-1]
         if self.to_gain is not None:
-            gain = 1 + torch.tanh(self.to_gain(features.fine))
-            smooth = softened(_shrunk(under, drawn.shape[-1]), self.softness)
-            detail = under - enlarged(smooth, side)
+            gain = torch.tanh(self.to_gain(features.fine))
             if self.atlas is not None:
-                looks = self.atlas.looks(features, _shrunk(portrait, drawn.shape[-1]))
-                shades = looks.shades.exp()
-                light = (smooth + 1) / 2
-                lightest = softened(light, self.WIDE)
-                wide = looks.wide.exp().clamp(self.LEAST, self.MOST)
-                fine = looks.fine.exp().clamp(self.LEAST, self.MOST)
-                smooth = 2 * (lightest + wide * (light - lightest)) * shades - 1
-                gain = gain * fine * shades
+                gain = functional.leaky_relu(gain, 0.2)
+            gain = 1 + gain
+            smooth, detail = self._parted(under, drawn.shape[-1])
             under = enlarged(smooth, side) + enlarged(gain, side) * detail
         change = torch.sigmoid(self.to_mask(features.fine)) * (
-            drawn - _shrunk(under, drawn.shape[-1])
+            drawn - shrunk(under, drawn.shape[-1])
         )
         if self.softness:
             change = softened(change, self.softness)
         return under + enlarged(change, side), under, flow
 
+    def _bent(self, features: Features, portrait: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """The portrait with the shape, and where there is an atlas the look, of the target."""
+        if self.flow is not None:
+            flow = self.flow(features.coarse)
+            return laid_along(portrait, flow, "bicubic"), flow
+        assert self.atlas is not None
+        assert features.reading is not None
+        looks = self.atlas.looks(features.latent, features.reading, side)
+        smooth, detail = self._parted(portrait, side)
+        light = (smooth + 1) / 2
+        lightest = softened(light, self.WIDE)
+        fine, wide = (
+            lines.exp().clamp(self.LEAST, self.MOST) for lines in (looks.fine, looks.wide)
+        )
+        shades, across = looks.shades.exp(), portrait.shape[-1]
+        smooth = 2 * (lightest + reinforced(light - lightest, wide)) * shades - 1
+        detail = enlarged(shades, across) * reinforced(detail, enlarged(fine, across))
+        changed = enlarged(smooth, across) + detail
+        return laid_along(changed, looks.flow, "bicubic"), looks.flow
 
-def laid_along(picture: Tensor, flow: Tensor) -> Tensor:
-    """Picture (N, C, R, R), every pixel taken from where flow (N, 2, S, S) says: (N, C, R, R)."""
+    def _parted(self, picture: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """What of a picture (N, 3, R, R) is coarse, (N, 3, side, side), and its finer detail."""
+        smooth = softened(shrunk(picture, side), self.FINE)
+        return smooth, picture - enlarged(smooth, picture.shape[-1])
+
+
+def reinforced(lines: Tensor, times: Tensor) -> Tensor:
+    """Lines (N, 3, S, S) made stronger or weaker; their colour grows no stronger: it is noise."""
+    luma = lines.new_tensor(LUMA)[:, None, None]
+    grey = (lines * luma).sum(1, keepdim=True)
+    return times * grey + times.clamp(max=1) * (lines - grey)
+
+
+def laid_along(picture: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Picture (N, C, R, R), every pixel taken from where flow (N, 2, S, S) says: (N, C, R, R).
+
+    `bicubic` keeps detail (Keys 1981) that means of four pixels lose, and overshoots a little.
+    """
     side = picture.shape[-1]
     line = (torch.arange(side, device=flow.device) * 2 + 1) / side - 1
     across, down = line.expand(side, side), line[:, None].expand(side, side)
     moved = enlarged(flow.float(), side).permute(0, 2, 3, 1)
     places = moved + torch.stack([across, down], -1)
     return functional.grid_sample(
-        picture.float(), places, padding_mode="border", align_corners=False
+        picture.float(), places, mode, padding_mode="border", align_corners=False
     )
-
-
-def enlarged(x: Tensor, side: int) -> Tensor:
-    """(N, C, S, S) -> (N, C, side, side), linear between pixels."""
-    if x.shape[-1] == side:
-        return x
-    return functional.interpolate(x, size=(side, side), mode="bilinear", align_corners=False)
 
 
 def softened(x: Tensor, passes: int) -> Tensor:
@@ -202,8 +227,3 @@ def softened(x: Tensor, passes: int) -> Tensor:
         wide = (wide[..., :-2] + wide[..., 2:]) / 4 + wide[..., 1:-1] / 2
         x = (wide[..., :-2, :] + wide[..., 2:, :]) / 4 + wide[..., 1:-1, :] / 2
     return x
-
-
-def _shrunk(x: Tensor, side: int) -> Tensor:
-    times = x.shape[-1] // side
-    return functional.avg_pool2d(x, times) if times > 1 else x

@@ -94,14 +94,16 @@ def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(
     )
     generator = LifespanGenerator(shape).eval()
     with torch.no_grad():
-        generator.decoder.overlay.flow.last.weight.normal_()
+        if flow := generator.decoder.overlay.flow:
+            flow.last.weight.normal_()
         generator.decoder.overlay.to_mask.weight.normal_()
         if softness:
             generator.decoder.overlay.to_gain.weight.normal_()
         if atlas := generator.decoder.overlay.atlas:
-            atlas.place.last.weight.normal_()
             atlas.faces.normal_(std=0.3)
             atlas.hair_colours.normal_(std=0.3)
+            atlas.bends.normal_(std=0.1)
+            generator.identity_encoder.reader.places.weight.mul_(3)
     parts = replace(
         trained.parts, encoder=generator.identity_encoder, decoders=(generator.decoder,)
     )

@@ -3,8 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
-from model.networks.overlay import Overlay
+from model.networks.overlay import Atlas, Overlay
 from tests.training.test_shapes import face
 from training.config import load_config
 from training.data import DataError, PortraitSet, split_rows
@@ -257,3 +258,18 @@ def test_a_cluster_of_glasses_alone_is_named(empty):
     mean_shapes(empty)
     with pytest.raises(DataError, match=r"look_weight.*15-19.*glasses"):
         prototypes(empty)
+
+
+def test_an_atlas_bends_a_face_to_the_shape_of_each_age(empty):
+    learned = prototypes(painted(empty, mouths))
+    mean = learned.shapes.mean(0)
+    moves = torch.zeros(6, 68, 2)
+    moves[:, 48:] = torch.linspace(-0.03, 0.03, 6).view(6, 1, 1) * torch.tensor([0.0, 1.0])
+    atlas = Atlas(8, 2, 6)
+    dataclasses.replace(learned, shapes=mean + moves).draw(atlas, 3.0)
+    flows = atlas.bends.unflatten(1, (2, Atlas.BENDS, Atlas.BENDS))
+    # Where the mouth of the mean face is; halves of the side, against the move.
+    grid = 2 * mean[48:].view(1, 1, -1, 2).expand(6, -1, -1, -1) - 1
+    found = functional.grid_sample(flows, grid, align_corners=False)[:, :, 0].mean(-1)
+    torch.testing.assert_close(found[:, 1], -2 * moves[:, 48, 1], atol=0.006, rtol=0.1)
+    torch.testing.assert_close(found[:, 0], torch.zeros(6), atol=0.004, rtol=0)

@@ -7,7 +7,7 @@ import torch
 from model.networks.overlay import laid_along
 from training.config import load_config
 from training.data import DataError, PortraitSet, mirrored, split_rows
-from training.shapes import bending_flow, mean_shapes
+from training.shapes import bending_flow, mean_shapes, strengthened
 
 CPU = torch.device("cpu")
 
@@ -97,6 +97,14 @@ def test_a_set_without_landmarks_says_what_to_do(portraits, landmarks):
     portraits.landmarks = landmarks
     with pytest.raises(DataError, match="no landmarks; prepare"):
         mean_shapes(portraits)
+
+
+def test_strengthened_shapes_differ_more_about_the_same_mean():
+    shapes = torch.rand(6, 68, 2)
+    stronger = strengthened(shapes, 1.5)
+    torch.testing.assert_close(stronger.mean(0), shapes.mean(0))
+    torch.testing.assert_close(stronger[1] - stronger[4], 1.5 * (shapes[1] - shapes[4]))
+    torch.testing.assert_close(strengthened(shapes, 1.0), shapes)
 
 
 def test_without_moves_nothing_flows():

@@ -17,23 +17,25 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam, Optimizer, RAdam
 
 from model.ages import age_codes
 from model.networks.discriminator import Discriminator
+from model.networks.layers import resized
 from model.networks.lifespan import LifespanGenerator, LifespanShape
 from model.networks.overlay import Atlas, laid_along
+from model.networks.reader import Reader
 from training.augment import discriminator_views
 from training.config import ConfigError, FitConfig
 from training.data import Batch, PortraitSet
 from training.draws import Draws
 from training.health import vital_signs
+from training.lessons import Lesson, misread
 from training.losses import (
     absolute_error,
     added_colour,
     adversarial_loss,
     age_loss,
-    class_loss,
     discriminator_loss,
     fine_changes,
     minimax_loss,
@@ -43,16 +45,16 @@ from training.losses import (
 )
 from training.prototypes import Prototypes, prototypes
 from training.recipes import Exportable, Loss, Recipe
-from training.shapes import bending_flow, mean_shapes
+from training.shapes import bending_flow, mean_shapes, strengthened
 from training.styles import reach_out
 
 ENTRANCE = "from_coarse_rgb."
 """Weights of a discriminator that only `coarse_share` gives it."""
-OVERLAY = "decoder.overlay."
-STUDIED = (f"{OVERLAY}atlas.faces", f"{OVERLAY}atlas.hair_colours")
+OVERLAY = ("decoder.overlay.", "identity_encoder.reader.")
+STUDIED = tuple(f"decoder.overlay.atlas.{name}" for name in ("faces", "hair_colours", "bends"))
 """What comes of the set that a run trains on, not of its warm start."""
-AGE, PERSON = "age_encoder.convolutions.", f"{OVERLAY}atlas.person.convolutions."
-"""Weights of a generator that only `overlay` gives it."""
+READER_DECAY = 1e-3
+"""Weight decay (Loshchilov and Hutter 2019) of an atlas's reader."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class LifespanConfig(FitConfig):
     """With `overlay`, pixels of a picture, across, for each that the networks draw: portraits are
     bent at `resolution`, and drawn over at `resolution / detail`."""
     softness: int = 0
-    """With `overlay`, passes of a blur over what is laid over the portrait; above 0 all finer
-    detail is the bent portrait's, times a gain that G maps."""
+    """With `overlay`, passes of a blur over what is laid over the portrait; above 0 fine detail is
+    the bent portrait's, times a gain that G maps."""
     prototypes: bool = False
     """With `overlay`, whether the bent portrait first changes as mean faces of the set's clusters
     say (`Atlas`), which lessons as those of the flow fit to each portrait. Needs landmarks."""
@@ -96,6 +98,8 @@ class LifespanConfig(FitConfig):
     difference of the mean faces of two clusters. Needs landmarks in the set."""
     flow_rate: float = 3e-3
     """Learning rate of that part."""
+    reader_rate: float = 1e-3
+    """Learning rate of what reads portraits for `prototypes`, likewise."""
     flow_interval: int = 0
     """With `overlay`, steps between further such lessons while all trains, in which no other loss
     moves the flow's weights; 0 gives none, and leaves the flow to the other losses."""
@@ -134,6 +138,8 @@ class LifespanConfig(FitConfig):
     `colour_weight` then count what goes beyond that. Needs landmarks in the set."""
     look_strength: float = 2.0
     """Factor on all differences of two mean faces, which are weaker than those of faces."""
+    shape_strength: float = 1.0
+    """Likewise on those of their shapes."""
     colour_weight: float = 0.0
     """With `overlay`, weight of the colour that the bent portrait gains (`added_colour`)."""
     consistency_interval: int = 1
@@ -261,10 +267,12 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
 
     def study(self, portraits: PortraitSet) -> None:
         if self.config.look_weight or self.config.prototypes:
-            self.prototypes = prototypes(portraits)
-            self.shapes = self.prototypes.shapes
+            learned = prototypes(portraits)
+            shapes = strengthened(learned.shapes, self.config.shape_strength)
+            self.prototypes, self.shapes = replace(learned, shapes=shapes), shapes
         elif self.config.flow_images or self.config.flow_interval:
-            self.shapes = mean_shapes(portraits).to(portraits.device)
+            shapes = mean_shapes(portraits).to(portraits.device)
+            self.shapes = strengthened(shapes, self.config.shape_strength)
         overlay = self.generator.decoder.overlay
         if self.prototypes is not None and overlay is not None and overlay.atlas is not None:
             self.prototypes.draw(overlay.atlas, self.config.look_strength)
@@ -277,17 +285,22 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         )
         optimisers: dict[str, Optimizer] = {}
         if overlay := self.generator.decoder.overlay:
-            lessons = list(overlay.flow.parameters())
-            person: list[nn.Parameter] = []
-            if overlay.atlas is not None:
-                person = list(overlay.atlas.person.parameters())
-                apart = {id(parameter) for parameter in person}
-                lessons += [p for p in overlay.atlas.parameters() if id(p) not in apart]
-            rates = [{"params": lessons, "lr": config.flow_rate}]
-            rates += [{"params": person, "lr": rate}] if person else []
-            optimisers["flow"] = Adam(rates, fused=True)
-            lessons += person
-            if config.flow_interval:
+            if overlay.atlas is None:
+                assert overlay.flow is not None
+                lessons = list(overlay.flow.parameters())
+                optimisers["flow"] = Adam(lessons, config.flow_rate, fused=True)
+            else:
+                reader = self.generator.identity_encoder.reader
+                assert reader is not None
+                lessons = [*reader.parameters(), *overlay.atlas.parameters()]
+                read = {"params": list(reader.parameters()), "lr": config.reader_rate}
+                asked = {"params": list(overlay.atlas.parameters()), "lr": config.flow_rate}
+                # Adam's first steps are too far for a reader: it then tells nothing apart for long.
+                optimisers["flow"] = RAdam(
+                    [read | {"weight_decay": READER_DECAY}, asked],
+                    decoupled_weight_decay=True,
+                )
+            if config.flow_interval or overlay.atlas is not None:
                 taught = {id(parameter) for parameter in lessons}
                 fast = [parameter for parameter in fast if id(parameter) not in taught]
         groups = [{"params": fast, "lr": rate}, {"params": slow, "lr": rate * config.slow_rate}]
@@ -330,7 +343,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             return
         alone = config.reconstruction_images + config.discriminator_images
         if images_seen < alone + config.flow_images:
-            yield self._flow_loss(batch, draws)
+            yield self._lesson_loss(batch, draws)
             return
         polishing = images_seen >= config.images - config.polish_images
         weight = config.polish_weight if polishing else config.reconstruction_weight
@@ -353,7 +366,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
                 batch, rendered, codes, weight, coarse, generator_steps, draws
             )
         if config.flow_interval and steps % config.flow_interval == 0:
-            yield self._flow_loss(batch, draws)
+            yield self._lesson_loss(batch, draws)
 
     def _reconstruction_loss(self, batch: Batch, draws: Draws) -> Loss:
         config, generator = self.config, self.generator
@@ -374,15 +387,16 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         )
         return Loss("reconstruction", loss, logged | vital_signs(real, rebuilt))
 
-    def _flow_loss(self, batch: Batch, draws: Draws) -> Loss:
-        """The flow to every image's target, and, to its own cluster, none; no other part learns.
-
-        An atlas learns besides where the face is, whom it shows, and what is asked for.
-        """
-        generator, overlay = self.generator, self.generator.decoder.overlay
+    def _lesson_loss(self, batch: Batch, draws: Draws) -> Loss:
+        """What lessons teach the flow, or an atlas in its place; no other part learns."""
+        overlay = self.generator.decoder.overlay
         assert overlay is not None
         assert self.shapes is not None
         assert batch.landmarks is not None
+        if overlay.atlas is not None:
+            return self._atlas_loss(overlay.atlas, batch, draws)
+        assert overlay.flow is not None
+        generator = self.generator
         own, other = (self.noisy_code(batch.group, c, draws) for c in (batch.source, batch.target))
         with torch.no_grad():
             identity = generator.identity_encoder(batch.real)
@@ -399,56 +413,27 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             "flow_error": missed.sum() / seen.sum().clamp(min=1) / wanted.square().mean(),
             "unmoved": still.square().mean() / wanted.square().mean(),
         }
-        if overlay.atlas is not None:
-            learned = self._atlas_losses(overlay.atlas, batch, latents, coarse, flow)
-            loss = loss + torch.stack(list(learned.values())).sum()
-            logged |= learned
         return Loss("flow", loss, logged)
 
-    def _atlas_losses(
-        self,
-        atlas: Atlas,
-        batch: Batch,
-        latents: Tensor,
-        coarse: Tensor,
-        flow: Tensor,
-    ) -> Mapping[str, Tensor]:
-        """What an atlas does not know yet.
-
-        Latents (2 N, latent) and coarse features are those of the own clusters, then of the
-        targets, whose flow (N, 2, S, S) is.
-        """
+    def _atlas_loss(self, atlas: Atlas, batch: Batch, draws: Draws) -> Loss:
+        """To read portraits, and which cluster a latent asks for."""
         assert self.shapes is not None
         assert batch.landmarks is not None
         assert batch.shown is not None
-        decoder, own = self.generator.decoder, batch.source.repeat(2)
-        clusters = torch.cat([batch.source, batch.target])
-        places = batch.landmarks.repeat(2, 1, 1) + self.shapes[clusters] - self.shapes[own]
-        seen = places.isfinite().all(dim=(1, 2))
-        places = torch.where(seen[:, None, None], places, self.shapes[clusters])
-        mean = self.shapes.mean(0).expand_as(places)
-        place = atlas.place(coarse)
-        wanted = bending_flow(mean, places - mean, place.shape[-1])
-        missed = (place - wanted).square().mean(dim=(1, 2, 3)) * seen
+        with torch.no_grad():
+            latent = self.generator.mapping(self.noisy_code(batch.group, batch.target, draws))
+        wanted = functional.one_hot(batch.target, atlas.clusters).float()
+        asked = squared_error(atlas.asked(latent), wanted)
         people = batch.shown * atlas.clusters + batch.source
-        times = self.config.detail
-        image = functional.avg_pool2d(batch.real, times) if times > 1 else batch.real
-        losses = {
-            "place_error": missed.sum() / seen.sum().clamp(min=1) / wanted.square().mean(),
-            "asked": squared_error(
-                atlas.asked(latents), functional.one_hot(clusters, atlas.clusters).float()
-            ),
-            "shown": class_loss(atlas.person(image), people),
-        }
-        if batch.hair is not None:
-            latent, coarse = latents.chunk(2)[1], coarse.chunk(2)[1]
-            with torch.no_grad():
-                fine = decoder.fine(coarse, latent)
-                hair = laid_along(batch.hair, flow)
-            losses["hair"] = functional.binary_cross_entropy_with_logits(
-                atlas.hair(fine).float(), hair
-            )
-        return losses
+        image, hair = (
+            None if x is None else resized(x, Reader.SIDE) for x in (batch.real, batch.hair)
+        )
+        assert image is not None
+        lesson = Lesson(image, batch.landmarks, people, hair).viewed(draws)
+        reader = self.generator.identity_encoder.reader
+        assert reader is not None
+        loss, parts = misread(reader, lesson, self.shapes.mean(0), draws)
+        return Loss("flow", loss + asked, {**parts, "asked": asked})
 
     def _look(self, batch: Batch, rendered: _Rendered) -> tuple[Tensor, Tensor]:
         """What is taught, (N, 3, R, R), and the mean square by which the pictures depart from it.
@@ -619,13 +604,6 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         """An overlay that only one of the two has starts anew, or is left out."""
         mine = self.generator.state_dict()
         new = {name: tensor for name, tensor in mine.items() if name.startswith(OVERLAY)}
-        # Whom a portrait shows, E_age has learned already; its last layer asks for something else.
-        person = {n.replace(PERSON, AGE): n for n in mine if n.startswith(PERSON)}
-        new |= {
-            mine_name: weights[name]
-            for name, mine_name in person.items()
-            if name in weights and weights[name].shape == mine[mine_name].shape
-        }
         return new | {
             name: tensor
             for name, tensor in weights.items()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from model.networks.lifespan import LifespanGenerator, LifespanShape
-from model.networks.overlay import Atlas, Features, Overlay
+from model.networks.overlay import Atlas, Overlay
+from model.networks.reader import Reader, Reading
 
 SHAPE = LifespanShape(4, 12, 8, overlay=True, detail=2, softness=2, prototypes=(2, 3))
 SIDE = 32
@@ -19,14 +20,15 @@ def shades(values):
 
 
 @torch.no_grad()
-def sure(atlas, group, cluster, target):
-    """Makes an atlas see a person of `group` and `cluster` everywhere, and ask for `target`."""
-    for layer in (atlas.person.head, atlas.asked, atlas.hair_last):
+def sure(generator, group, cluster, target):
+    """Has someone of `group` and `cluster` read from portraits, without hair, `target` asked."""
+    reader, asked = generator.identity_encoder.reader, generator.decoder.overlay.atlas.asked
+    for layer in (reader.people, reader.places, reader.hair[3], asked):
         layer.weight.zero_()
         layer.bias.zero_()
-    atlas.hair_last.bias.fill_(-100.0)
-    atlas.person.head.bias[group * 3 + cluster] = 100.0
-    atlas.asked.bias.copy_(torch.as_tensor(target))
+    reader.hair[3].bias.fill_(-100.0)
+    reader.people.bias[group * 3 + cluster] = 100.0
+    asked.bias.copy_(torch.as_tensor(target))
 
 
 @pytest.fixture
@@ -72,23 +74,23 @@ def light(image):
 def test_the_light_changes_by_the_ratio_of_two_mean_faces(
     generator, atlas, group, cluster, target, ratio
 ):
-    sure(atlas, group, cluster, target)
+    sure(generator, group, cluster, target)
     image = images(2)
     wanted = light(image) * torch.tensor(ratio).exp()
     torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
 
 
 def test_doubt_about_a_person_mixes_what_all_are_like(generator, atlas):
-    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    sure(generator, 0, 0, [0.0, 0.0, 1.0])
     with torch.no_grad():
-        atlas.person.head.bias[3] = 100.0  # or of the other group
+        generator.identity_encoder.reader.people.bias[3] = 100.0  # or of the other group
     image = images(1)
     wanted = light(image) * torch.tensor((0.3 + 0.5) / 2).exp()
     torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
 
 
 def test_lines_grow_stronger_within_limits_and_flat_skin_stays(generator, atlas):
-    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    sure(generator, 0, 0, [0.0, 0.0, 1.0])
     maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
     flat = torch.full((1, 3, SIDE, SIDE), 0.1)
     stripes = flat + 0.1 * torch.tensor([1.0, -1.0]).repeat(SIDE // 2)
@@ -100,8 +102,33 @@ def test_lines_grow_stronger_within_limits_and_flat_skin_stays(generator, atlas)
         torch.testing.assert_close(found, factor * (stripes - flat), atol=1e-4, rtol=0)
 
 
+def test_colour_in_lines_is_noise_that_grows_no_stronger(generator, atlas):
+    sure(generator, 0, 0, [0.0, 0.0, 1.0])
+    maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
+    specks = torch.tensor([1.0, -1.0]).repeat(SIDE // 2) * torch.tensor([0.1, 0.0, 0.0])[:, None]
+    image = specks[None, :, None].expand(1, 3, SIDE, SIDE)
+    luma = 0.1 * 0.299
+    for strength, colour in ((1.5, 1.0), (0.5, 0.5)):
+        maps[2, 3] = torch.tensor(strength).log()
+        atlas.faces.copy_(maps.flatten(1))
+        found = changed(generator, image)[0, :, SIDE // 2].abs().mean(1)
+        wanted = strength * luma + colour * (torch.tensor([0.1, 0.0, 0.0]) - luma)
+        torch.testing.assert_close(found, wanted.abs(), atol=1e-3, rtol=0.02)
+
+
+def test_with_mean_faces_what_is_learned_smooths_little(generator, atlas):
+    sure(generator, 0, 0, [0.0, 0.0, 0.0])
+    image = images(1)
+    flat = changed(generator, image)
+    gain = generator.decoder.overlay.to_gain
+    for bias, kept in ((-100.0, 0.8), (100.0, 2.0)):
+        gain.bias.data.fill_(bias)
+        ratio = (changed(generator, image) - flat).std() / flat.std()
+        assert ratio == pytest.approx(abs(kept - 1), abs=0.15)
+
+
 def test_wide_lines_grow_stronger_too(generator, atlas):
-    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    sure(generator, 0, 0, [0.0, 0.0, 1.0])
     maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
     maps[2, 4] = torch.tensor(1.8).log()
     atlas.faces.copy_(maps.flatten(1))
@@ -111,13 +138,13 @@ def test_wide_lines_grow_stronger_too(generator, atlas):
 
 
 def test_a_place_says_where_in_the_mean_face_a_pixel_lies(generator, atlas):
-    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    sure(generator, 0, 0, [0.0, 0.0, 1.0])
     maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
     maps[2, :3, :, :32] = 0.5
     atlas.faces.copy_(maps.flatten(1))
     flat = torch.zeros(1, 3, SIDE, SIDE)
     with torch.no_grad():
-        atlas.place.last.bias.copy_(torch.atanh(torch.tensor([0.25, 0.0]) / atlas.place.REACH))
+        generator.identity_encoder.reader.places.bias[:256] = 0.25 / Reader.GAIN
     found = light(changed(generator, flat))[0, 0, SIDE // 2]
     # A quarter of half the picture: the left half of the mean face ends so much further left.
     edge = SIDE // 2 - SIDE // 8
@@ -126,20 +153,20 @@ def test_a_place_says_where_in_the_mean_face_a_pixel_lies(generator, atlas):
 
 
 def test_hair_changes_its_colour_and_skin_does_not(generator, atlas):
-    sure(atlas, 1, 0, [0.0, 0.0, 1.0])
+    sure(generator, 1, 0, [0.0, 0.0, 1.0])
     atlas.faces.zero_()
     colours = torch.tensor([0.4, 0.3, 0.1])
     atlas.hair_colours[5] = colours
     image = images(1)
     torch.testing.assert_close(changed(generator, image), image, atol=1e-5, rtol=0)
     with torch.no_grad():
-        atlas.hair_last.bias.fill_(100.0)
+        generator.identity_encoder.reader.hair[3].bias.fill_(100.0)
     wanted = light(image) * colours.exp()[:, None, None]
     torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
 
 
 def test_what_is_drawn_is_laid_over_what_the_mean_faces_say(generator, atlas):
-    sure(atlas, 0, 0, [0.0, 0.0, 1.0])
+    sure(generator, 0, 0, [0.0, 0.0, 1.0])
     image = images(2)
     identity = generator.identity_encoder(image)
     with torch.no_grad():
@@ -151,21 +178,45 @@ def test_what_is_drawn_is_laid_over_what_the_mean_faces_say(generator, atlas):
     assert (drawn.image - layers.image).abs().mean() > 0.05
 
 
-def test_an_atlas_learns_from_features_and_latent(generator, atlas):
-    features = Features(
-        torch.rand(2, 8),
-        torch.rand(2, 16, 4, 4),
-        torch.rand(2, 4, 16, 16),
-    )
-    atlas.faces.normal_()
-    atlas.hair_colours.normal_()
-    atlas.place.last.weight.data.normal_()
-    looks = atlas.looks(features, torch.rand(2, 3, 16, 16))
+def test_a_portrait_bends_as_the_mean_faces_do_where_its_face_is(generator, atlas):
+    sure(generator, 0, 0, [0.0, 0.0, 1.0])
+    atlas.faces.zero_()
+    bends = torch.zeros(3, 2, 16, 16)
+    bends[2, 0, :, :4] = 0.25  # what lies left in the mean face comes from an eighth further right
+    bends[0, 0, :, :4] = 0.125
+    atlas.bends.copy_(bends.flatten(1))
+    ramp = (torch.arange(SIDE) / SIDE - 0.5).expand(1, 3, SIDE, SIDE)
+    moved = (changed(generator, ramp) - ramp)[0, 0, SIDE // 2]
+    assert moved[2:5] == pytest.approx(torch.full((3,), 0.0625), abs=0.005)
+    assert moved[10:] == pytest.approx(torch.zeros(SIDE - 10), abs=0.005)
+    with torch.no_grad():
+        generator.identity_encoder.reader.places.bias[:256] = (
+            -0.25 / Reader.GAIN
+        )  # the face lies further right
+    moved = (changed(generator, ramp) - ramp)[0, 0, SIDE // 2]
+    assert moved[2:9] == pytest.approx(torch.full((7,), 0.0625), abs=0.005)
+    assert moved[15:] == pytest.approx(torch.zeros(SIDE - 15), abs=0.005)
+
+
+def test_an_atlas_learns_what_a_latent_asks_for(generator, atlas):
+    reading = Reading(torch.zeros(2, 2, 4, 4), torch.rand(2, 6), torch.rand(2, 1, 8, 8))
+    for faces in (atlas.faces, atlas.hair_colours, atlas.bends):
+        faces.normal_()
+    looks = atlas.looks(torch.rand(2, 8), reading, 16)
     assert looks.shades.shape == (2, 3, 16, 16)
     assert looks.fine.shape == looks.wide.shape == (2, 1, 16, 16)
+    assert looks.flow.shape == (2, 2, 16, 16)
     sum(map(torch.mean, looks)).backward()
     for name, parameter in atlas.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_nothing_made_of_an_identity_moves_what_reads_it(generator, atlas):
+    atlas.faces.normal_()
+    generator(images(2), torch.rand(2, 12)).mean().backward()
+    reader = generator.identity_encoder.reader
+    assert all(parameter.grad is None for parameter in reader.parameters())
+    assert all(parameter.grad is not None for parameter in atlas.parameters())
 
 
 def test_an_overlay_without_mean_faces_has_no_atlas():

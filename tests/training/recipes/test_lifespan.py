@@ -14,6 +14,7 @@ from training.export import trained_of_checkpoint
 from training.losses import adversarial_loss, age_loss, minimax_loss
 from training.prototypes import Prototypes
 from training.recipes.lifespan import LifespanRecipe
+from training.shapes import strengthened
 
 TINY = {
     "resolution": 16, "width": 2, "discriminator_width": 2, "elements": 2, "latent": 8,
@@ -387,7 +388,7 @@ def mapped(looking):
     plain, batch = looking
     settings = {
         "overlay": True, "softness": 2, "prototypes": True, "flow_images": 100, "elements": 4,
-        "reconstruction_images": 0, "discriminator_images": 0, "width": 4,
+        "reconstruction_images": 0, "discriminator_images": 0, "width": 4, "reader_rate": 4e-3,
     }  # fmt: skip
     torch.manual_seed(0)
     recipe = LifespanRecipe(config_of(TINY | settings))
@@ -397,10 +398,13 @@ def mapped(looking):
 
 def test_lessons_teach_an_atlas_the_face_the_hair_the_person_and_the_target(mapped):
     recipe, batch = mapped
+    places = face(0.9) + 0.05 * torch.arange(4.0).view(4, 1, 1) - 0.1
+    batch = replace(batch, landmarks=places)
+    recipe.shapes = face(0.9).expand(6, -1, -1)
     before = {name: tensor.clone() for name, tensor in recipe.generator.state_dict().items()}
     optimiser = recipe.optimisers()["flow"]
     logged = []
-    for step in range(150):
+    for step in range(80):
         (loss,) = recipe.step(batch, 0, step, draws(step))
         optimiser.zero_grad()
         loss.value.backward()
@@ -414,10 +418,11 @@ def test_lessons_teach_an_atlas_the_face_the_hair_the_person_and_the_target(mapp
         name for name, tensor in recipe.generator.state_dict().items()
         if not torch.equal(tensor, before[name])
     }  # fmt: skip
-    learned = (".atlas.place.", ".atlas.hair_", ".atlas.person.", ".atlas.asked.")
-    assert all(name.startswith("decoder.overlay") for name in changed)
-    assert all(any(part in name for name in changed) for part in learned)
-    assert "decoder.overlay.atlas.faces" not in changed
+    learned = ("identity_encoder.reader.", "decoder.overlay.atlas.asked.")
+    assert all(name.startswith(learned) for name in changed)
+    for part in ("places", "hair", "people"):
+        assert any(name.startswith(f"identity_encoder.reader.{part}.") for name in changed)
+    assert "decoder.overlay.atlas.asked.weight" in changed
 
 
 def test_no_other_loss_moves_an_atlas_that_lessons_teach(mapped):
@@ -427,8 +432,13 @@ def test_no_other_loss_moves_an_atlas_that_lessons_teach(mapped):
         name: {id(p) for group in optimiser.param_groups for p in group["params"]}
         for name, optimiser in recipe.optimisers().items()
     }
-    atlas = {id(p) for p in recipe.generator.decoder.overlay.atlas.parameters()}
-    assert atlas <= moved["flow"]
+    generator = recipe.generator
+    atlas = {
+        id(p)
+        for part in (generator.decoder.overlay.atlas, generator.identity_encoder.reader)
+        for p in part.parameters()
+    }
+    assert moved["flow"] == atlas
     assert not atlas & moved["generator"]
     *_, flow = recipe.step(batch, 100, 4, draws())
     assert {"place_error", "shown"} <= set(flow.logged)
@@ -447,6 +457,28 @@ def test_studying_a_set_draws_its_mean_faces(prepared):
     wanted = 3 * learned.tone * learned.looks
     found = functional.avg_pool2d(drawn[:, :, :3].flatten(0, 1), 2).unflatten(0, (2, 6))
     torch.testing.assert_close(found, wanted, atol=0.1, rtol=0.2)
+    # All faces of the set are of one shape.
+    assert recipe.generator.decoder.overlay.atlas.bends.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("settings", [{"prototypes": True, "softness": 2}, {}])
+def test_shapes_are_strengthened_as_a_set_is_studied(prepared, settings):
+    landmarks = np.tile(face(0.9).numpy(), (len(prepared.portraits), 1, 1))
+    landmarks += 0.02 * np.arange(len(landmarks)).reshape(-1, 1, 1) / len(landmarks)
+    noted = replace(prepared, landmarks=landmarks)
+    shapes = []
+    for strength in (1.0, 2.0):
+        config = config_of(
+            TINY | {"overlay": True, "flow_images": 9, "shape_strength": strength} | settings
+        )
+        recipe = LifespanRecipe(config)
+        rows = split_rows(noted, 10)[0]
+        recipe.study(PortraitSet(noted, config, rows, torch.device("cpu")))
+        shapes.append(recipe.shapes)
+        if settings:
+            assert recipe.prototypes.shapes is recipe.shapes
+    torch.testing.assert_close(shapes[1], strengthened(shapes[0], 2.0))
+    assert (shapes[1] - shapes[0]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("name", ["growth", "added_colour"])
