@@ -107,7 +107,9 @@ class Atlas(nn.Module):
         maps = (way @ self.faces).unflatten(1, (5, self.SIDE, self.SIDE))
         maps = resized(laid_along(maps, reading.place), side)
         shades, fine, wide = maps.split([3, 1, 1], 1)
-        hair = resized(torch.sigmoid(reading.hair.float()), side)
+        # Smaller by a pixel: what lies behind a head is not to change with its hair.
+        hair = -functional.max_pool2d(-torch.sigmoid(reading.hair.float()), 3, 1, 1)
+        hair = resized(hair, side)
         shades = shades + hair * (way @ self.hair_colours)[:, :, None, None]
         flow = (asked - own.sum(1)) @ self.bends
         flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)

@@ -165,6 +165,20 @@ def test_hair_changes_its_colour_and_skin_does_not(generator, atlas):
     torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
 
 
+def test_what_lies_behind_a_head_keeps_its_colour(generator, atlas):
+    atlas.hair_colours[2] = 0.5
+    with torch.no_grad():
+        atlas.asked.weight.zero_()
+        atlas.asked.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+    people, hair = torch.full((1, 6), -100.0), torch.full((1, 1, 32, 32), -100.0)
+    people[0, 0], hair[..., :16] = 100, 100  # hair on the left
+    looks = atlas.looks(torch.zeros(1, 8), Reading(torch.zeros(1, 2, 16, 16), people, hair), 64)
+    shades = looks.shades[0, 0, 20]
+    plain = atlas.faces[2, 0]
+    torch.testing.assert_close(shades[:28], plain + 0.5 * torch.ones(28))
+    torch.testing.assert_close(shades[32:], plain * torch.ones(32))
+
+
 def test_what_is_drawn_is_laid_over_what_the_mean_faces_say(generator, atlas):
     sure(generator, 0, 0, [0.0, 0.0, 1.0])
     image = images(2)
