@@ -144,12 +144,17 @@ def test_a_warm_start_goes_on_with_a_soft_mapped_overlay_or_a_hard_one(prepared,
     overlay = soft.recipe.generator.decoder.overlay
     assert overlay.to_mask.bias == 1
     assert not overlay.to_gain.weight.any()
-    assert not overlay.atlas.place.last.weight.any()
+    assert overlay.flow is None
+    readers = [g.identity_encoder.reader for g in (soft.recipe.generator, soft.averaged.network)]
+    for own, average in zip(*(reader.parameters() for reader in readers), strict=True):
+        torch.testing.assert_close(average, own)
     faces = overlay.atlas.faces.clone()
     assert faces.any()
     torch.testing.assert_close(soft.averaged.network.decoder.overlay.atlas.faces, faces)
     back.warm_start(torch.load(io.BytesIO(warm_start_bytes(soft.state())), weights_only=True))
-    assert back.recipe.generator.decoder.overlay.to_mask.bias == 1
+    overlay = back.recipe.generator.decoder.overlay
+    assert overlay.to_mask.bias == 1
+    assert not overlay.flow.last.weight.any()
 
 
 def test_mean_faces_are_those_of_the_set_that_a_run_trains_on(prepared, tmp_path):
