@@ -81,8 +81,9 @@ class LifespanConfig(FitConfig):
     """With `overlay`, passes of a blur over what is laid over the portrait; above 0 fine detail is
     the bent portrait's, times a gain that G maps."""
     prototypes: bool = False
-    """With `overlay`, whether the bent portrait first changes as mean faces of the set's clusters
-    say (`Atlas`), which lessons as those of the flow fit to each portrait. Needs landmarks."""
+    """With `overlay`, whether the portrait first changes, in shape too, as mean faces of the set's
+    clusters say (`Atlas`). Lessons then teach to read portraits (`Reader`) in place of a flow, which
+    there is none of; no other loss moves what reads them. Needs landmarks."""
     decoder_start: Literal["random", "passing"] = "random"
     """Drawn as published, or so that each styled convolution passes its input on."""
     code_noise: float = 0.2
