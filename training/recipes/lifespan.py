@@ -82,8 +82,8 @@ class LifespanConfig(FitConfig):
     the bent portrait's, times a gain that G maps."""
     prototypes: bool = False
     """With `overlay`, whether the portrait first changes, in shape too, as mean faces of the set's
-    clusters say (`Atlas`). Lessons then teach to read portraits (`Reader`) in place of a flow, which
-    there is none of; no other loss moves what reads them. Needs landmarks."""
+    clusters say (`Atlas`). Lessons then teach what reads portraits (`Reader`), which no other loss
+    moves, in place of a flow. Needs landmarks."""
     decoder_start: Literal["random", "passing"] = "random"
     """Drawn as published, or so that each styled convolution passes its input on."""
     code_noise: float = 0.2
