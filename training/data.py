@@ -166,7 +166,8 @@ class PortraitSet:
         self.rows = tuple(row for row, _, _ in usable)
         self.clusters = torch.tensor([cluster for _, cluster, _ in usable])
         self.groups = torch.tensor([group for _, _, group in usable])
-        self.images = self._load(data)
+        self._set = data
+        self.images = self._load(np.arange(len(self.rows)), config.resolution)
         self.landmarks: Tensor | None = None
         """(N, 68, 2) on the device, where the set has them"""
         if data.landmarks is not None:
@@ -226,15 +227,15 @@ class PortraitSet:
             hair[start : start + 256] = chunk
         self.hair = hair
 
-    def _load(self, data: PreparedSet) -> Tensor:
-        index = np.array([row.index for row in self.rows])
-        side = self.config.resolution
-        factor = data.resolution // side
+    def _load(self, rows: NDArray[np.int64], side: int) -> Tensor:
+        index = np.array([self.rows[row].index for row in rows])
+        factor = self._set.resolution // side
         images = torch.empty(len(index), 3, side, side, dtype=torch.uint8, device=self.device)
         for start in range(0, len(index), 256):
             chunk = index[start : start + 256]
             image = masked(
-                torch.from_numpy(data.portraits[chunk]), torch.from_numpy(data.kept[chunk])
+                torch.from_numpy(self._set.portraits[chunk]),
+                torch.from_numpy(self._set.kept[chunk]),
             )
             if factor > 1:
                 image = functional.avg_pool2d(image.float(), factor).round().to(torch.uint8)
@@ -333,6 +334,13 @@ class PortraitSet:
         if flip is None:
             return image
         return torch.where(flip.to(self.device).view(-1, 1, 1, 1), image.flip(-1), image)
+
+    def finer_portraits(self, rows: Tensor, side: int) -> Tensor:
+        """Rows (N,) as `portraits` has them, but up to `side` across where the set has them so."""
+        side = min(side, self._set.resolution)
+        if side <= self.config.resolution:
+            return self.portraits(rows)
+        return self._load(rows.cpu().numpy(), side).float() / 127.5 - 1.0
 
 
 MIRRORED = (

@@ -10,13 +10,17 @@ from torch.nn import functional
 from model.networks.layers import blur
 from model.networks.reader import Reader, Reading
 from training.draws import Draws
-from training.losses import class_loss
 from training.shapes import bending_flow
 
-DROPPED = 0.3
+DROPPED = 0.5
 """Share of the numbers that people are told by left out of a view."""
 PLACE_WEIGHT = 1500.0
 """Mean squares of places are this much smaller than the other losses."""
+HIDDEN = 0.4
+"""Largest side of what is hidden of a view, in shares of its own."""
+NEIGHBOUR, STRANGER = 0.1, 0.04
+"""How far a person passes for one of each neighbouring cluster, and for one of another group. A
+reader taught that each is of one cluster alone learns its few thousand portraits by heart."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,13 @@ class Lesson:
     landmarks: Tensor
     """(N, 68, 2) in shares of the side, NaN where they are not known"""
     people: Tensor
-    """(N,) whom they show"""
+    """(N, people) how far each passes for each, 1 in all"""
     hair: Tensor | None = None
     """(N, 1, R, R) share of hair, 0 to 1, where it is known"""
 
     def viewed(self, draws: Draws) -> "Lesson":
-        """Each portrait turned, moved and enlarged a little, lit otherwise, softer or noisy.
+        """Each portrait turned, moved and enlarged a little, lit otherwise, softer or noisy, and a
+        part of it hidden.
 
         Light and colour differ much more than in the portraits, so that skin as dark as that of few
         of them is read as well.
@@ -65,12 +70,35 @@ class Lesson:
         keen = uniform(0.8)
         light = light + (light - blur(light)) * torch.where(keen > 0, keen / 2, keen)
         light = light + draws.normal(*light.shape[1:]) * uniform(0.03).abs()
+        light = _hidden(light, draws)
         return replace(
             self,
             image=2 * light.clamp(0, 1) - 1,
             landmarks=places,
             hair=None if self.hair is None else picture[:, 3:],
         )
+
+
+def alike(groups: int, clusters: int) -> Tensor:
+    """How far one of each group and cluster passes for each: (people, people), rows add up to 1.
+
+    People count clusters first. Ages are no classes: neighbours pass for each other (Geng 2016).
+    """
+    places = torch.arange(clusters)
+    near = NEIGHBOUR * ((places[:, None] - places).abs() == 1).float()
+    near += (1 - near.sum(1)).diag()
+    others = STRANGER / max(groups - 1, 1)
+    same = torch.full((groups, groups), others).fill_diagonal_(1 - others * (groups - 1))
+    return torch.kron(same, near)
+
+
+def _hidden(light: Tensor, draws: Draws) -> Tensor:
+    """Pictures (N, 3, S, S) with a rectangle of one colour each (Zhong et al. 2020)."""
+    line = (torch.arange(light.shape[-1], device=light.device) + 0.5) / light.shape[-1]
+    middle, half = draws.uniform(2, 1), HIDDEN / 2 * draws.uniform(2, 1)
+    across, down = ((line - middle).abs() < half).unbind(1)
+    hidden = (down[:, :, None] & across[:, None])[:, None]
+    return torch.where(hidden, draws.uniform(3, 1, 1), light)
 
 
 def misread(
@@ -90,7 +118,9 @@ def misread(
     missed = missed.sum() / known.sum().clamp(min=1)
     parts = {
         "place_error": missed / wanted.square().mean().clamp(min=1e-8),
-        "shown": class_loss(reading.people, lesson.people),
+        "shown": functional.kl_div(
+            reading.people.float().log_softmax(1), lesson.people, reduction="batchmean"
+        ),
     }
     loss = PLACE_WEIGHT * missed + parts["shown"]
     if lesson.hair is not None:

@@ -6,13 +6,15 @@ ratio of how strong lines are in both.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torch.nn import functional
 
-from model.networks.layers import enlarged
+from model.networks.layers import enlarged, resized
 from model.networks.overlay import LUMA, Atlas, Overlay, laid_along, reinforced, softened
 from training.data import DataError, PortraitSet
 from training.metrics import head_turn
@@ -30,6 +32,15 @@ BROWS, FOREHEAD = 0.35, 0.75
 of the nose: a fringe is no age, but lines on a forehead are."""
 PORTRAITS = 300
 """Most portraits of a cluster, group and source that are looked at."""
+MOUTH = 0.3
+"""Share of a change of colour that is left at the mouth: teeth and open lips are no age."""
+MARGIN = 3 / 128
+"""How far around eyes, brows and mouth, in shares of the side, no lines are drawn: they would be a
+second lid or lip where the face is not quite found."""
+FADING = 10.0
+"""How far lines fade where an older face would get some, beside how strong those are."""
+ADULT_YEARS = 20
+"""Age from which on what skin gets are wrinkles; before, its features grow."""
 SURE, LITTLE = 0.8, 0.02
 """Share of hair from which on a pixel shows its colour, and share of such pixels needed."""
 
@@ -40,25 +51,34 @@ class Prototypes:
 
     `shapes` (clusters, 68, 2) in shares of the side; `looks` (groups, clusters, 3, S, S) logarithms
     of colours beside those of the cheeks; `contrasts` (groups, clusters, 2, S, S) logarithms of the
-    strength of fine and of wide lines. `tone` and `relief` (S, S), 0 to 1, say how much of a
-    difference of two looks or contrasts is the age's at a place. `hair` (groups, clusters, 3) are
-    logarithms of its colours beside those of the cheeks, all 0 for a set that does not say where
-    hair is.
+    strength of fine and of wide lines. `lines` (groups, clusters, L, L) are logarithms of luma in
+    fine lines that faces of a cluster have and those of the cluster before have not, and `fades`
+    those of how much stronger all lines near them are. `tone` and `relief` (S, S), 0 to 1, say how
+    much of a difference of two looks or contrasts is the age's at a place. `hair` (groups,
+    clusters, 3) are logarithms of its colours beside those of the cheeks, all 0 for a set that does
+    not say where hair is.
     """
 
     shapes: Tensor
     looks: Tensor
     contrasts: Tensor
+    lines: Tensor
+    fades: Tensor
     tone: Tensor
     relief: Tensor
     hair: Tensor
 
-    def draw(self, atlas: Atlas, strength: float = 1.0) -> None:
-        """Draws the mean faces of an atlas, all differences but of shape times `strength`."""
+    def draw(self, atlas: Atlas, strength: float = 1.0, line_strength: float = 1.0) -> None:
+        """Draws the mean faces of an atlas: its lines times `line_strength`, all other differences
+        but of shape times `strength`."""
         faces = torch.cat([self.tone * self.looks, self.relief * self.contrasts], 2)
         faces = enlarged(faces.flatten(0, 1), Atlas.SIDE)
         atlas.faces.copy_(strength * faces.flatten(1))
         atlas.hair_colours.copy_(strength * self.hair.flatten(0, 1))
+        lines = resized(self.lines.flatten(0, 1)[:, None], Atlas.LINES)
+        atlas.lines.copy_(line_strength * lines.flatten(1))
+        fades = resized(self.fades.flatten(0, 1)[:, None], Atlas.SIDE)
+        atlas.fades.copy_(line_strength * fades.flatten(1))
         moves = self.shapes - self.shapes.mean(0)
         # As seen from where the places of the mean face are, not from where they come to be.
         atlas.bends.copy_(bending_flow(self.shapes - 2 * moves, moves, Atlas.BENDS).flatten(1))
@@ -72,29 +92,49 @@ class Prototypes:
         group: Tensor,
         strength: float = 1.0,
         hair: Tensor | None = None,
+        line_strength: float = 0.0,
     ) -> Tensor:
         """Portraits (N, 3, S, S) in [-1, 1], bent to the target's shape, with the target's look.
 
         `landmarks` (N, 68, 2) are those of the portraits as they are bent; clusters `source` and
-        `target` and the group are (N,). `strength` multiplies all differences: mean faces are
-        smoother than faces, and so are their differences. `hair` (N, 1, S, S), 0 to 1, is bent as
-        well.
+        `target` and the group are (N,). `strength` multiplies all differences but those of lines,
+        `line_strength` these: mean faces are smoother than faces, and so are their differences.
+        `hair` (N, 1, S, S), 0 to 1, is bent as well.
         """
         side = bent.shape[-1]
         look = self.looks[group, target] - self.looks[group, source]
         relief = self.contrasts[group, target] - self.contrasts[group, source]
-        maps = strength * torch.cat([self.tone * look, self.relief * relief], 1)
+        cluster = torch.arange(self.lines.shape[1], device=source.device)
+        older = (cluster > source[:, None]) & (cluster <= target[:, None])
+        lines = (self.lines[group] * older[:, :, None, None]).sum(1, keepdim=True)
+        younger = (cluster > target[:, None]) & (cluster <= source[:, None])
+        fade = (self.fades[group] * younger[:, :, None, None]).sum(1, keepdim=True)
+        maps = torch.cat(
+            [
+                strength * torch.cat([self.tone * look, self.relief * relief], 1),
+                line_strength * resized(torch.cat([lines, -fade], 1), side),
+            ],
+            1,
+        )
         mean = self.shapes.mean(0).expand_as(landmarks)
         maps = laid_along(maps, bending_flow(mean, landmarks - mean, side // 2))
         shades = maps[:, :3].exp()
         if hair is not None:
             shade = strength * (self.hair[group, target] - self.hair[group, source])
             shades = shades * (shade[:, :, None, None] * hair).exp()
-        fine, wide = maps[:, 3:].exp().clamp(Overlay.LEAST, Overlay.MOST).chunk(2, 1)
+        contrasts, lines, fade = maps[:, 3:].split([2, 1, 1], 1)
+        if hair is not None:
+            lines = lines * (1 - hair)
+        fine, wide, added = (
+            torch.cat([contrasts + fade, lines], 1)
+            .exp()
+            .clamp(Overlay.LEAST, Overlay.MOST)
+            .chunk(3, 1)
+        )
         light = (bent + 1) / 2
         smooth, smoother = _bands(light)
-        lines = reinforced(smooth - smoother, wide) + reinforced(light - smooth, fine)
-        light = (smoother + lines) * shades
+        detail = reinforced(smooth - smoother, wide) + reinforced(light - smooth, fine)
+        light = (smoother + detail) * shades * added
         return (2 * light - 1).clamp(-1, 1)
 
 
@@ -122,22 +162,19 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
             )
     every = _completed([_of_clusters(group) for group in cells])
     every = (every + every.flip(-1)) / 2
-    spreads = [
-        cell.spread
-        for group in cells
-        for found in group
-        for cell in found
-        if cell.spread is not None
-    ]
-    variance = torch.stack(spreads).mean(0) if spreads else torch.zeros(side, side, device=device)
-    variance = (variance + variance.flip(-1)) / 2
-    certain = (SPREAD**2 / (SPREAD**2 + variance)).square()
+    lines = _grown(cells, shapes.mean(0))
+    grown_up = [anchor.low_years >= ADULT_YEARS for anchor in config.age_clusters]
+    power = softened(lines.square(), 4 * _passes(lines.shape[-1])).clamp(min=1e-12)
+    fades = FADING * power.sqrt() * lines.new_tensor(grown_up)[:, None, None]
+    certain = (SPREAD**2 / (SPREAD**2 + _spread(cells, "spread"))).square()
     look, contrasts, hair = every.split([3, 2, 3], 2)
     return Prototypes(
         shapes,
         _muted(look, CHROMA),
         contrasts,
-        certain * _face(shapes.mean(0), BROWS, side),
+        lines,
+        fades,
+        certain * _face(shapes.mean(0), BROWS, side) * _mouth(shapes.mean(0), side),
         certain * _face(shapes.mean(0), FOREHEAD, side),
         _muted(hair, HAIR_CHROMA)[..., 0, 0],
     )
@@ -154,6 +191,12 @@ class _Cell:
     """(8, S, S) of what is measured of each"""
     spread: Tensor | None
     """(S, S), variance of their luma; None of a single one"""
+    lines: Tensor
+    """(L, L), mean of log luma in fine lines"""
+    line_spread: Tensor | None
+    """(L, L), its variance over portraits; None of a single one"""
+    number: int
+    """Portraits looked at"""
 
 
 def _cells(portraits: PortraitSet, mean: Tensor, cluster: int, group: int) -> list[_Cell]:
@@ -167,7 +210,8 @@ def _cells(portraits: PortraitSet, mean: Tensor, cluster: int, group: int) -> li
             sources.setdefault(row.source, []).append(place)
     cells = []
     for source, places in sorted(sources.items()):
-        parts = _spaced(torch.tensor(places), PORTRAITS).split(50)
+        seen_of = _spaced(torch.tensor(places), PORTRAITS)
+        parts = seen_of.split(50)
         seen = torch.cat(
             [
                 _measured(
@@ -177,18 +221,33 @@ def _cells(portraits: PortraitSet, mean: Tensor, cluster: int, group: int) -> li
             ]
         )
         luma = (seen[:, :3] * seen.new_tensor(LUMA)[:, None, None]).sum(1)
+        fine = torch.cat(
+            [
+                _lines(portraits.finer_portraits(x, Atlas.LINES), landmarks[x.to(device)], mean)
+                for x in parts
+            ]
+        )
         weight = float(len(places)) ** portraits.config.source_temper
+        many = len(seen) > 1
         cells.append(
-            _Cell(source, weight, seen.nanmedian(0).values, luma.var(0) if len(seen) > 1 else None)
+            _Cell(
+                source,
+                weight,
+                seen.nanmedian(0).values,
+                luma.var(0) if many else None,
+                fine.mean(0),
+                fine.var(0) if many else None,
+                len(fine),
+            )
         )
     return cells
 
 
-def _of_clusters(group: list[list[_Cell]]) -> Tensor:
-    """What belongs to each cluster: (clusters, 8, S, S), NaN for one without cells.
+def _shares(group: list[list[_Cell]]) -> Tensor:
+    """How far each cell counts for each cluster: (clusters, cells), NaN for one without cells.
 
-    The least squares of median = cluster + source over all cells. The sources' parts are drawn to
-    0 where nothing tells them from the clusters'.
+    The least squares of cell = cluster + source over all cells. The sources' parts are drawn to 0
+    where nothing tells them from the clusters'.
     """
     cells = [(cluster, cell) for cluster, found in enumerate(group) for cell in found]
     names = sorted({cell.source for _, cell in cells})
@@ -197,20 +256,58 @@ def _of_clusters(group: list[list[_Cell]]) -> Tensor:
     for row, (cluster, cell) in zip(rows, cells, strict=True):
         row[cluster] = row[clusters + names.index(cell.source)] = 1
     weights = torch.tensor([cell.weight for _, cell in cells], dtype=torch.float64)
-    medians = torch.stack([cell.median for _, cell in cells])
-    # A cell without hair says what the others do on average.
-    medians = torch.where(medians.isnan(), medians.nanmean(0), medians).nan_to_num()
     faint = torch.zeros(count, dtype=torch.float64)
     faint[clusters:] = 1e-6
     system = rows.T @ (weights[:, None] * rows) + faint.diag()
-    solved = torch.linalg.pinv(system, hermitian=True) @ (rows.T * weights)
-    parts = torch.einsum("kn,nchw->kchw", solved.to(medians), medians)[:clusters]
-    known = torch.tensor([bool(found) for found in group], device=parts.device)
-    return torch.where(known[:, None, None, None], parts, torch.nan)
+    shares = (torch.linalg.pinv(system, hermitian=True) @ (rows.T * weights))[:clusters]
+    known = torch.tensor([bool(found) for found in group])
+    return torch.where(known[:, None], shares, torch.nan).float()
+
+
+def _of_clusters(group: list[list[_Cell]]) -> Tensor:
+    """What belongs to each cluster: (clusters, 8, S, S), NaN for one without cells."""
+    medians = torch.stack([cell.median for found in group for cell in found])
+    # A cell without hair says what the others do on average.
+    medians = torch.where(medians.isnan(), medians.nanmean(0), medians).nan_to_num()
+    return torch.einsum("kn,nchw->kchw", _shares(group).to(medians), medians)
+
+
+def _grown(groups: list[list[list[_Cell]]], mean: Tensor) -> Tensor:
+    """Lines (groups, clusters, L, L) of each cluster that the one before has not, symmetric.
+
+    Drawn to 0 as far as they are no stronger than chance makes them (James and Stein 1961), since
+    few portraits of old people show an open face.
+    """
+    lines, errors = [], []
+    for group in groups:
+        shares, cells = _shares(group).to(mean), [cell for found in group for cell in found]
+        lines.append(torch.einsum("kn,nhw->khw", shares, torch.stack([c.lines for c in cells])))
+        errors.append(shares.square() @ shares.new_tensor([1 / cell.number for cell in cells]))
+    error = torch.stack(errors)[:, :, None, None] * _spread(groups, "line_spread")
+    error = torch.where(error.isnan(), error.nanmean(0), error)
+    every = _completed(lines)
+    grown = every.diff(dim=1, prepend=every[:, :1])
+    # Those of two clusters, halved: a mirrored picture is almost another portrait.
+    error = (error + error.roll(1, 1)) / 2
+    grown = (grown + grown.flip(-1)) / 2
+    passes = 8 * _passes(grown.shape[-1])
+    power = softened(grown.square(), passes).clamp(min=1e-12)
+    sure = (1 - softened(error, passes) / power).clamp(min=0)
+    return grown * sure * _skin(mean, grown.shape[-1])
+
+
+def _spread(groups: list[list[list[_Cell]]], name: Literal["spread", "line_spread"]) -> Tensor:
+    """Mean of all cells' spreads, symmetric; 0 where all are of a single portrait."""
+    cells = [cell for group in groups for found in group for cell in found]
+    spreads = [spread for cell in cells if (spread := getattr(cell, name)) is not None]
+    if not spreads:
+        return torch.zeros_like(cells[0].lines if name == "line_spread" else cells[0].median[0])
+    mean = torch.stack(spreads).mean(0)
+    return (mean + mean.flip(-1)) / 2
 
 
 def _completed(groups: list[Tensor]) -> Tensor:
-    """(groups, clusters, 8, S, S): clusters that a group lacks lie from its others as elsewhere."""
+    """(groups, clusters, ...): clusters that a group lacks lie from its others as elsewhere."""
     every = torch.stack(groups)
     for group, parts in enumerate(every.clone()):
         lacking = parts.flatten(1).isnan().any(1)
@@ -252,6 +349,17 @@ def _measured(portraits: Tensor, landmarks: Tensor, mean: Tensor, hair: Tensor |
     return torch.cat([smooth, *(line.log() / 2 for line in lines), colours.expand_as(smooth)], 1)
 
 
+def _lines(portraits: Tensor, landmarks: Tensor, mean: Tensor) -> Tensor:
+    """Log luma in lines that are finer than what looks keep, (N, L, L)."""
+    wanted = mean.expand_as(landmarks)
+    flow = bending_flow(landmarks, wanted - landmarks, portraits.shape[-1] // 4)
+    face = laid_along(portraits, flow, "bicubic")
+    luma = face.new_tensor(LUMA)[:, None, None]
+    light = (((face + 1) / 2 + OFFSET).clamp(min=OFFSET / 2).log() * luma).sum(1, keepdim=True)
+    passes = _passes(portraits.shape[-1])
+    return (softened(light, passes // 4) - softened(light, 2 * passes))[:, 0]
+
+
 def _muted(colours: Tensor, chroma: float) -> Tensor:
     """Colours (..., 3, H, W) with `chroma` of their distance from their luma."""
     luma = (colours * colours.new_tensor(LUMA)[:, None, None]).sum(-3, keepdim=True)
@@ -285,16 +393,41 @@ def _cheeks(mean: Tensor, side: int) -> Tensor:
     return (down[:, None] & across[None]).float()
 
 
+def _mouth(mean: Tensor, side: int) -> Tensor:
+    """(S, S), MOUTH at the mouth and softly 1 outside."""
+    inside = _drawn([mean[48:60]], side)
+    return 1 - (1 - MOUTH) * softened(inside[None, None], _passes(side))[0, 0]
+
+
+def _skin(mean: Tensor, side: int) -> Tensor:
+    """(S, S), 1 in the face but at its rim, eyes, brows and mouth, softly 0 there and outside."""
+    features = _drawn([mean[36:42], mean[42:48], mean[17:22], mean[22:27], mean[48:60]], side)
+    hidden = torch.maximum(features, 1 - _drawn([_outline(mean, FOREHEAD)], side))
+    margin = round(MARGIN * side)
+    hidden = functional.max_pool2d(hidden[None, None], 2 * margin + 1, 1, margin)
+    return 1 - softened(hidden, max(1, _passes(side)))[0, 0]
+
+
+def _outline(mean: Tensor, forehead: float) -> Tensor:
+    """Jaw and brows (27, 2), these lifted by `forehead` times their height over the nose's base."""
+    brows = mean[17:27].clone()
+    brows[:, 1] -= forehead * (mean[33, 1] - brows[:, 1].mean())
+    return torch.cat([mean[:17], brows.flip(0)])
+
+
+def _drawn(outlines: list[Tensor], side: int) -> Tensor:
+    """(S, S), 1 inside the outlines (points, 2), in shares of the side, and 0 outside."""
+    picture = Image.new("L", (side, side))
+    for outline in outlines:
+        points = [(float(x) * side, float(y) * side) for x, y in outline]
+        ImageDraw.Draw(picture).polygon(points, fill=1, outline=1)
+    return torch.from_numpy(np.array(picture)).float().to(outlines[0].device)
+
+
 def _face(mean: Tensor, forehead: float, side: int) -> Tensor:
     """(S, S), 1 in the face and softly 0 outside.
 
     It ends above the brows by `forehead` times their height over the nose's base.
     """
-    points = mean.cpu().numpy() * side
-    brows = points[17:27]
-    lifted = brows - [0, forehead * (points[33, 1] - brows[:, 1].mean())]
-    picture = Image.new("L", (side, side))
-    outline = np.concatenate([points[:17], lifted[::-1]])
-    ImageDraw.Draw(picture).polygon([(float(x), float(y)) for x, y in outline], fill=1)
-    inside = torch.from_numpy(np.array(picture)).float()[None, None]
-    return softened(inside, 8 * _passes(side))[0, 0].to(mean.device)
+    inside = _drawn([_outline(mean, forehead)], side)
+    return softened(inside[None, None], 8 * _passes(side))[0, 0]

@@ -64,6 +64,8 @@ class Looks(NamedTuple):
     """(N, 1, S, S), likewise on the strength of fine lines"""
     wide: Tensor
     """(N, 1, S, S), likewise of wide ones"""
+    lines: Tensor
+    """(N, 1, L, L), logarithms of factors on all of it: lines that an older face has"""
     flow: Tensor
     """(N, 2, F, F), what then bends it, in halves of the side"""
 
@@ -75,10 +77,14 @@ class Atlas(nn.Module):
     clusters a latent asks for. The change is the difference of the target's face and the portrait's
     own, as the group that the portrait shows has it. Clusters are an affine function of w, so that
     a path between two latents is one between two faces, and beyond them their difference grows.
+    Only lines come with age and do not go again: where mean faces have them others have none, and
+    taken away there they would be bright ones. What lines a portrait has near them fades instead.
     """
 
     SIDE = 64
     """Pixels of the mean faces across."""
+    LINES = 128
+    """Likewise of their lines."""
     BENDS = 16
     """Likewise of the flows."""
 
@@ -87,34 +93,48 @@ class Atlas(nn.Module):
         self.groups, self.clusters = groups, clusters
         self.register_buffer("faces", torch.zeros(groups * clusters, 5 * self.SIDE**2))
         self.register_buffer("hair_colours", torch.zeros(groups * clusters, 3))
+        self.register_buffer("lines", torch.zeros(groups * clusters, self.LINES**2))
+        self.register_buffer("fades", torch.zeros(groups * clusters, self.SIDE**2))
         self.register_buffer("bends", torch.zeros(clusters, 2 * self.BENDS**2))
         self.faces: Tensor
         """(groups clusters, 5 SIDE SIDE): shades, fine and wide, as in `Looks`"""
         self.hair_colours: Tensor
         """(groups clusters, 3)"""
+        self.lines: Tensor
+        """(groups clusters, LINES LINES): those that the cluster before has not"""
+        self.fades: Tensor
+        """(groups clusters, SIDE SIDE): how much weaker, likewise, the cluster before has any lines
+        there"""
         self.bends: Tensor
         """(clusters, 2 BENDS BENDS): the flow from the mean of all clusters to each"""
         self.asked = EqualLinear(latent, clusters)
 
     def looks(self, latent: Tensor, reading: Reading, side: int) -> Looks:
-        """What the mean faces say of the way from a portrait's age to the latent's, `side` across.
+        """What the mean faces say of the way from a portrait's age to the latent's.
 
-        The latent is (N, latent), the reading the portrait's.
+        All but lines and flow is `side` across. The latent is (N, latent), the reading the
+        portrait's.
         """
         own = reading.people.float().softmax(1).unflatten(1, (self.groups, self.clusters))
         asked = self.asked(latent).float()
         way = (own.sum(2, keepdim=True) * asked[:, None] - own).flatten(1)
+        older = torch.ones(self.clusters, self.clusters, device=asked.device).tril()
+        grown = (own.sum(2, keepdim=True) * (asked @ older)[:, None] - own @ older).flatten(1)
         maps = (way @ self.faces).unflatten(1, (5, self.SIDE, self.SIDE))
-        maps = resized(laid_along(maps, reading.place), side)
-        shades, fine, wide = maps.split([3, 1, 1], 1)
+        fade = (grown.clamp(max=0) @ self.fades).unflatten(1, (1, self.SIDE, self.SIDE))
+        maps = resized(laid_along(torch.cat([maps, fade], 1), reading.place), side)
+        shades, contrasts, fade = maps.split([3, 2, 1], 1)
+        fine, wide = (contrasts + fade).chunk(2, 1)
         # Smaller by a pixel: what lies behind a head is not to change with its hair.
-        hair = -functional.max_pool2d(-torch.sigmoid(reading.hair.float()), 3, 1, 1)
-        hair = resized(hair, side)
-        shades = shades + hair * (way @ self.hair_colours)[:, :, None, None]
+        hair = torch.sigmoid(reading.hair.float())
+        inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
+        shades = shades + inside * (way @ self.hair_colours)[:, :, None, None]
+        lines = (grown.clamp(min=0) @ self.lines).unflatten(1, (1, self.LINES, -1))
+        lines = laid_along(lines, reading.place) * (1 - resized(hair, self.LINES))
         flow = (asked - own.sum(1)) @ self.bends
         flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
-        return Looks(shades, fine, wide, laid_along(flow, flow))
+        return Looks(shades, fine, wide, lines, laid_along(flow, flow))
 
 
 class Overlay(nn.Module):
@@ -137,7 +157,7 @@ class Overlay(nn.Module):
     """
 
     LEAST, MOST = 0.3, 1.95
-    """Limits of how much weaker or stronger an atlas makes lines."""
+    """Limits of how much weaker or stronger an atlas makes lines, and of what those it adds do."""
     FINE, WIDE = 2, 4
     """Passes of [1 2 1] / 4 at the size drawn under which detail is fine, and further ones under
     which lines are wide."""
@@ -191,7 +211,8 @@ class Overlay(nn.Module):
         shades, across = looks.shades.exp(), portrait.shape[-1]
         smooth = 2 * (lightest + reinforced(light - lightest, wide)) * shades - 1
         detail = enlarged(shades, across) * reinforced(detail, enlarged(fine, across))
-        changed = enlarged(smooth, across) + detail
+        lines = resized(looks.lines, across).exp().clamp(self.LEAST, self.MOST)
+        changed = (enlarged(smooth, across) + detail + 1) * lines - 1
         return laid_along(changed, looks.flow, "bicubic"), looks.flow
 
     def _parted(self, picture: Tensor, side: int) -> tuple[Tensor, Tensor]:

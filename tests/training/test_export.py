@@ -102,6 +102,8 @@ def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(
         if atlas := generator.decoder.overlay.atlas:
             atlas.faces.normal_(std=0.3)
             atlas.hair_colours.normal_(std=0.3)
+            atlas.lines.normal_(std=0.1)
+            atlas.fades.uniform_(0, 0.5)
             atlas.bends.normal_(std=0.1)
             generator.identity_encoder.reader.places.weight.mul_(3)
     parts = replace(

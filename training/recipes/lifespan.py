@@ -30,7 +30,7 @@ from training.config import ConfigError, FitConfig
 from training.data import Batch, PortraitSet
 from training.draws import Draws
 from training.health import vital_signs
-from training.lessons import Lesson, misread
+from training.lessons import Lesson, alike, misread
 from training.losses import (
     absolute_error,
     added_colour,
@@ -51,9 +51,11 @@ from training.styles import reach_out
 ENTRANCE = "from_coarse_rgb."
 """Weights of a discriminator that only `coarse_share` gives it."""
 OVERLAY = ("decoder.overlay.", "identity_encoder.reader.")
-STUDIED = tuple(f"decoder.overlay.atlas.{name}" for name in ("faces", "hair_colours", "bends"))
+STUDIED = tuple(
+    f"decoder.overlay.atlas.{name}" for name in ("faces", "hair_colours", "lines", "fades", "bends")
+)
 """What comes of the set that a run trains on, not of its warm start."""
-READER_DECAY = 1e-3
+READER_DECAY = 0.1
 """Weight decay (Loshchilov and Hutter 2019) of an atlas's reader."""
 
 
@@ -139,6 +141,8 @@ class LifespanConfig(FitConfig):
     `colour_weight` then count what goes beyond that. Needs landmarks in the set."""
     look_strength: float = 2.0
     """Factor on all differences of two mean faces, which are weaker than those of faces."""
+    line_strength: float = 2.0
+    """Likewise on the lines that older faces have."""
     shape_strength: float = 1.0
     """Likewise on those of their shapes."""
     colour_weight: float = 0.0
@@ -276,7 +280,9 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             self.shapes = strengthened(shapes, self.config.shape_strength)
         overlay = self.generator.decoder.overlay
         if self.prototypes is not None and overlay is not None and overlay.atlas is not None:
-            self.prototypes.draw(overlay.atlas, self.config.look_strength)
+            self.prototypes.draw(
+                overlay.atlas, self.config.look_strength, self.config.line_strength
+            )
 
     def optimisers(self) -> Mapping[str, Optimizer]:
         config, rate = self.config, self.config.learning_rate
@@ -425,7 +431,8 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             latent = self.generator.mapping(self.noisy_code(batch.group, batch.target, draws))
         wanted = functional.one_hot(batch.target, atlas.clusters).float()
         asked = squared_error(atlas.asked(latent), wanted)
-        people = batch.shown * atlas.clusters + batch.source
+        people = alike(atlas.groups, atlas.clusters).to(batch.shown.device)
+        people = people[batch.shown * atlas.clusters + batch.source]
         image, hair = (
             None if x is None else resized(x, Reader.SIDE) for x in (batch.real, batch.hair)
         )
@@ -465,6 +472,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             batch.shown,
             self.config.look_strength,
             None if hair is None else laid_along(hair, flow),
+            self.config.line_strength,
         )
         under = rendered.bent.chunk(2)[1]
         return torch.where(seen[:, None, None, None], taught, under), seen

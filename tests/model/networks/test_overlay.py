@@ -179,6 +179,71 @@ def test_what_lies_behind_a_head_keeps_its_colour(generator, atlas):
     torch.testing.assert_close(shades[32:], plain * torch.ones(32))
 
 
+def drawn_lines():
+    """A dark stripe that the second cluster of the second group gets, and another of the third."""
+    lines = torch.zeros(6, Atlas.LINES, Atlas.LINES)
+    lines[4, :, 32:64] = -0.2
+    lines[5, :, 64:96] = -0.4
+    return lines.flatten(1)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "target", "first", "second"),
+    [
+        (0, [0.0, 0.0, 1.0], -0.2, -0.4),
+        (0, [0.0, 1.0, 0.0], -0.2, 0.0),
+        (1, [0.0, 0.0, 1.0], 0.0, -0.4),
+        (0, [0.0, 0.5, 0.5], -0.2, -0.2),
+        (2, [1.0, 0.0, 0.0], 0.0, 0.0),
+        (1, [1.0, 0.0, 0.0], 0.0, 0.0),
+        (2, [0.0, 0.0, 1.0], 0.0, 0.0),
+        (2, [0.0, -0.5, 1.5], 0.0, -0.2),
+    ],
+)
+def test_lines_come_with_age_and_do_not_go_again(generator, atlas, cluster, target, first, second):
+    sure(generator, 1, cluster, target)
+    atlas.faces.zero_()
+    atlas.lines.copy_(drawn_lines())
+    image = images(1)
+    ratio = light(changed(generator, image)) / light(image)
+    for place, wanted in ((4, 0.0), (12, first), (20, second), (28, 0.0)):
+        found = ratio[..., place].log()
+        torch.testing.assert_close(found, torch.full_like(found, wanted), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "target", "factor"),
+    [
+        (2, [0.0, 1.0, 0.0], -0.6),
+        (2, [1.0, 0.0, 0.0], -0.9),
+        (1, [1.0, 0.0, 0.0], -0.3),
+        (0, [0.0, 0.0, 1.0], 0.0),
+        (2, [0.0, 0.0, 1.0], 0.0),
+        (0, [1.0, 0.0, 0.0], 0.0),
+    ],
+)
+def test_lines_fade_with_youth_and_grow_no_stronger_with_age(
+    generator, atlas, cluster, target, factor
+):
+    sure(generator, 1, cluster, target)
+    atlas.faces.zero_()
+    atlas.fades[4], atlas.fades[5] = 0.3, 0.6
+    stripes = 0.1 + 0.1 * torch.tensor([1.0, -1.0]).repeat(SIDE // 2).expand(1, 3, SIDE, SIDE)
+    inner = changed(generator, stripes)[..., 4:-4]
+    assert inner.mean().item() == pytest.approx(0.1, abs=1e-4)
+    assert (inner.std() / stripes.std()).log().item() == pytest.approx(factor, abs=0.03)
+
+
+def test_lines_are_not_drawn_on_hair(generator, atlas):
+    sure(generator, 1, 0, [0.0, 0.0, 1.0])
+    atlas.faces.zero_()
+    atlas.lines.copy_(drawn_lines())
+    with torch.no_grad():
+        generator.identity_encoder.reader.hair[3].bias.fill_(100.0)
+    image = images(1)
+    torch.testing.assert_close(changed(generator, image), image, atol=1e-5, rtol=0)
+
+
 def test_what_is_drawn_is_laid_over_what_the_mean_faces_say(generator, atlas):
     sure(generator, 0, 0, [0.0, 0.0, 1.0])
     image = images(2)
@@ -214,7 +279,7 @@ def test_a_portrait_bends_as_the_mean_faces_do_where_its_face_is(generator, atla
 
 def test_an_atlas_learns_what_a_latent_asks_for(generator, atlas):
     reading = Reading(torch.zeros(2, 2, 4, 4), torch.rand(2, 6), torch.rand(2, 1, 8, 8))
-    for faces in (atlas.faces, atlas.hair_colours, atlas.bends):
+    for faces in (atlas.faces, atlas.hair_colours, atlas.lines, atlas.fades, atlas.bends):
         faces.normal_()
     looks = atlas.looks(torch.rand(2, 8), reading, 16)
     assert looks.shades.shape == (2, 3, 16, 16)

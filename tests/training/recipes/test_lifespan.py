@@ -351,6 +351,8 @@ def looking(batch):
         torch.rand(1, 68, 2).expand(6, -1, -1),
         darker.expand(2, 6, 3, 16, 16),
         torch.zeros(2, 6, 2, 16, 16),
+        torch.zeros(2, 6, 32, 32),
+        torch.zeros(2, 6, 32, 32),
         everywhere,
         everywhere,
         torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]).view(1, 6, 1).expand(2, 6, 3),
