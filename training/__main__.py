@@ -27,7 +27,7 @@ from training.export import (
 )
 from training.health import CollapseError
 from training.pool import LostProcess
-from training.styles import latents_reached
+from training.styles import latents_leaned, latents_reached
 
 DATA, RUN, BUNDLE = Path("data"), Path("run"), Path("bundle")
 PARSER = Path(str(resources.files("model") / "bundles" / "parser" / "parser.onnx"))
@@ -110,12 +110,22 @@ def _held_out(data: PreparedSet, config: FitConfig, split: str) -> PortraitSet:
     return PortraitSet(data, config, rows, torch.device("cpu"), balanced=False)
 
 
-def _reached(trained: Trained, config: FitConfig, reach: Sequence[float]) -> Trained:
-    if getattr(config, "style_norm", True):
-        raise ConfigError("--reach: needs a run of Lifespan without style_norm")
-    if len(reach) != len(config.clusters):
-        raise ConfigError(f"--reach: {len(config.clusters)} factors are needed, one an anchor")
-    latents = latents_reached(trained.parts.latents, reach)
+def _moved(
+    trained: Trained, config: FitConfig, reach: Sequence[float] | None, lean: Sequence[float] | None
+) -> Trained:
+    """With every anchor's latent where --reach and then --lean want it."""
+    latents = trained.parts.latents
+    for option, factors, move in (
+        ("--reach", reach, latents_reached),
+        ("--lean", lean, latents_leaned),
+    ):
+        if not factors:
+            continue
+        if getattr(config, "style_norm", True):
+            raise ConfigError(f"{option}: needs a run of Lifespan without style_norm")
+        if len(factors) != len(config.clusters):
+            raise ConfigError(f"{option}: {len(config.clusters)} numbers are needed, one an anchor")
+        latents = move(latents, factors)
     return replace(trained, parts=replace(trained.parts, latents=latents))
 
 
@@ -139,8 +149,7 @@ def _export(arguments: argparse.Namespace) -> int:
         raise DataError(f"{arguments.run} holds no {name}; {hint}")
     config = _detailed(config_of(state["config"]), arguments.detail)
     trained = trained_of_checkpoint({**state, "config": config.to_dict()})
-    if arguments.reach:
-        trained = _reached(trained, config, arguments.reach)
+    trained = _moved(trained, config, arguments.reach, arguments.lean)
     data = open_prepared(arguments.data)
     portraits = _held_out(data, config, "selection").images[:64].permute(0, 2, 3, 1).numpy()
     bundle = export(
@@ -358,6 +367,13 @@ def arguments_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="FACTOR",
         help="of each anchor: how many times as far its latent is to be from their mean",
+    )
+    sub.add_argument(
+        "--lean",
+        nargs="+",
+        type=float,
+        metavar="SHARE",
+        help="of each anchor: how far of the way to the anchor before it its latent is to be, then",
     )
     sub.add_argument(
         "--detail",

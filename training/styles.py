@@ -50,3 +50,14 @@ def latents_reached(latents: NDArray[np.float32], reach: Sequence[float]) -> NDA
     """
     mean = latents[-1].mean(0)
     return (mean + np.asarray(reach, np.float32)[:, None] * (latents - mean)).astype(np.float32)
+
+
+def latents_leaned(latents: NDArray[np.float32], lean: Sequence[float]) -> NDArray[np.float32]:
+    """Latents (groups, anchors, K), each a share of the way to the anchor's before it.
+
+    w becomes w + lean[anchor] (w_before - w); the first has none before it, and stays.
+    """
+    before = np.roll(latents, 1, 1)
+    before[:, 0] = latents[:, 0]
+    shares = np.asarray(lean, np.float32)[:, None]
+    return (latents + shares * (before - latents)).astype(np.float32)

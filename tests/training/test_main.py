@@ -179,7 +179,8 @@ def test_the_best_checkpoint_and_further_latents_are_exported_on_request(
     capfd.readouterr()
     for asked, reason in (
         (reach, "--reach: needs a run of Lifespan without style_norm"),
-        (["--best", *reach[:3]], "--reach: 6 factors are needed"),
+        (["--best", *reach[:3]], "--reach: 6 numbers are needed"),
+        (["--best", "--lean", "0", "0.2"], "--lean: 6 numbers are needed"),
         (["--detail", "2"], "--detail: needs a run of Lifespan with overlay"),
     ):
         assert export("none", *asked) == 2

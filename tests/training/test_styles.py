@@ -1,8 +1,9 @@
+import numpy as np
 import torch
 
 from model.ages import age_codes
 from model.networks.lifespan import LifespanGenerator, LifespanShape
-from training.styles import reach_out
+from training.styles import latents_leaned, reach_out
 
 CODES = torch.from_numpy(age_codes(6, 2, 4))
 REACH = (1.0, 1.2, 1.5, 2.0, 2.0, 0.5)
@@ -44,3 +45,11 @@ def test_noise_on_a_code_moves_refitted_styles_no_more_than_it_did():
         )
     ]
     assert moved[1] < 2 * moved[0]
+
+
+def test_latents_lean_towards_the_anchor_before():
+    latents = np.arange(24, dtype=np.float32).reshape(2, 3, 4) ** 2
+    leaned = latents_leaned(latents, (0.5, 0.0, 0.25))
+    assert leaned.dtype == np.float32
+    np.testing.assert_array_equal(leaned[:, :2], latents[:, :2])
+    np.testing.assert_allclose(leaned[:, 2], 0.75 * latents[:, 2] + 0.25 * latents[:, 1])
