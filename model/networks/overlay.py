@@ -151,7 +151,7 @@ class Overlay(nn.Module):
 
     With an `atlas` the portrait first changes as the mean faces say, in its colours, its lines and
     then its shape. What is drawn is laid over that as a factor on its light: an adversary of few
-    images has no colours that stay. The gain is 0.95 at least.
+    images has no colours that stay. The gain is 0.99 at least.
 
     Features, drawn (N, 3, S, S) and portrait (N, 3, R, R) in [-1, 1] -> image, what was drawn over,
     both (N, 3, R, R), and the flow (N, 2, F, F); R is S or a multiple of it.
@@ -161,7 +161,7 @@ class Overlay(nn.Module):
     """Limits of how much weaker or stronger an atlas makes lines, and of what those it adds do."""
     DARK = 0.1
     """Added to light (0 to 2) before what is drawn over an atlas is taken as a factor on it."""
-    SMOOTHING = 0.05
+    SMOOTHING = 0.01
     """How much of the gain below 1 is left with an atlas."""
     FINE, WIDE = 2, 4
     """Passes of [1 2 1] / 4 at the size drawn under which detail is fine, and further ones under
