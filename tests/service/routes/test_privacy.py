@@ -126,6 +126,9 @@ def test_the_log_of_a_fault_tells_where_it_was_and_no_picture(
 WATCH = """
 import os, sys
 
+# Its loop connects below what an audit hook sees; asyncio's does not.
+sys.modules["uvloop"] = None
+
 def watch(event, arguments):
     out = event in {"socket.connect", "socket.sendto", "socket.sendmsg", "urllib.Request"}
     run = event in {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork"}
