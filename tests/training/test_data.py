@@ -252,3 +252,15 @@ def test_a_set_that_does_not_tell_glasses_is_named(prepared, config):
     with pytest.raises(DataError, match=r"glasses_share.*prepare"):
         PortraitSet(prepared, settings, prepared.rows, CPU)
     assert len(PortraitSet(prepared, settings, prepared.rows, CPU, balanced=False)) > 0
+
+
+def test_portraits_are_as_fine_as_the_set_has_them_where_that_is_asked(prepared, config):
+    """The set has 32 px."""
+    coarse = dataclasses.replace(config, resolution=16)
+    portraits = PortraitSet(prepared, coarse, split_rows(prepared, 3)[0], CPU)
+    rows = torch.tensor([3, 0])
+    finest = portraits.finer_portraits(rows, 128)
+    assert finest.shape == (2, 3, 32, 32)
+    means = torch.nn.functional.avg_pool2d(finest, 2)
+    torch.testing.assert_close(means, portraits.portraits(rows), atol=1 / 127, rtol=0)
+    assert torch.equal(portraits.finer_portraits(rows, 16), portraits.portraits(rows))
