@@ -107,7 +107,7 @@ def chief_figures(m: Measurement, mask: Mask) -> dict[str, Any]:
         "portraits": int(mask.sum()),
         "cluster_share": _mean(judged_clusters(years, clusters) == wanted, 3),
         "years_outside": _mean(years_outside(years, clusters)),
-        "real_years_outside": _mean(real_years_outside(m)[mask]),
+        "real_years_outside": _real_years_outside(m, mask),
         "identity_distance": _mean(to_own[mask], 3),
         "identity_share": _mean(to_own[seen] < SAME_PERSON, 3),
         "rank1_share": _mean(nearest_is_own(m)[seen], 3),
@@ -133,13 +133,16 @@ def years_outside(years: Floats, clusters: tuple[AgeCluster, ...]) -> Floats:
     return np.maximum(0, np.maximum(low - years, years - high))
 
 
-def real_years_outside(m: Measurement) -> Floats:
-    """How far the portraits' own judged ages (N,) are from their cluster's bounds.
+def _real_years_outside(m: Measurement, mask: Mask) -> float | None:
+    """How far the portraits' own judged ages are from their cluster's bounds.
 
-    What the judge's error alone makes of `years_outside`; portraits are of their cluster.
+    What the judge's error alone makes of `years_outside`: portraits are of their cluster. The mean
+    over clusters that the portraits in `mask` show, since as many pictures are of each.
     """
     outside = years_outside(m.years[:, :1], m.bundle.manifest.clusters)
-    return outside[np.arange(len(m.rows)), m.clusters]
+    own = outside[np.arange(len(m.rows)), m.clusters]
+    shown = np.unique(m.clusters[mask])
+    return _mean(np.array([own[mask & (m.clusters == place)].mean() for place in shown]))
 
 
 def identity_distances(m: Measurement) -> Floats:

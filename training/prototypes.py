@@ -14,14 +14,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from model.networks.layers import enlarged, resized
-from model.networks.overlay import LUMA, Atlas, Overlay, laid_along, reinforced, softened
+from model.networks.atlas import Atlas, departure, light_planes
+from model.networks.layers import LUMA, enlarged, laid_along, resized, softened
+from model.networks.overlay import Overlay, reinforced
 from training.data import DataError, PortraitSet
 from training.metrics import head_turn
 from training.shapes import FRONTAL, bending_flow, mean_shapes
 
-OFFSET = 0.05
-"""Added to intensities in [0, 1] before their logarithm: noise in shadows is not contrast."""
 SPREAD = 0.45
 """Spread of log luma over portraits from which on a mean face says little of a place: hair."""
 CHROMA, HAIR_CHROMA = 0.6, 0.4
@@ -32,6 +31,8 @@ BROWS, FOREHEAD = 0.35, 0.75
 of the nose: a fringe is no age, but lines on a forehead are."""
 PORTRAITS = 300
 """Most portraits of a cluster, group and source that are looked at."""
+RIM = 2 / 64
+"""How far inside the face, in shares of the side, what is a portrait's own begins to go."""
 MOUTH = 0.3
 """Share of a change of colour that is left at the mouth: teeth and open lips are no age."""
 MARGIN = 3 / 128
@@ -67,6 +68,9 @@ class Prototypes:
     tone: Tensor
     relief: Tensor
     hair: Tensor
+    means: Tensor
+    open: Tensor
+    own: Tensor
 
     def draw(self, atlas: Atlas, strength: float = 1.0, line_strength: float = 1.0) -> None:
         """Draws the mean faces of an atlas: its lines times `line_strength`, all other differences
@@ -79,6 +83,10 @@ class Prototypes:
         atlas.lines.copy_(line_strength * lines.flatten(1))
         fades = resized(self.fades.flatten(0, 1)[:, None], Atlas.SIDE)
         atlas.fades.copy_(line_strength * fades.flatten(1))
+        atlas.means.copy_(enlarged(self.means.flatten(0, 1), Atlas.SIDE).flatten(1))
+        open_, own = (enlarged(x[None, None], Atlas.SIDE)[0, 0] for x in (self.open, self.own))
+        atlas.planes.copy_(light_planes(open_))
+        atlas.own.copy_(own.flatten())
         moves = self.shapes - self.shapes.mean(0)
         # As seen from where the places of the mean face are, not from where they come to be.
         atlas.bends.copy_(bending_flow(self.shapes - 2 * moves, moves, Atlas.BENDS).flatten(1))
@@ -109,22 +117,22 @@ class Prototypes:
         lines = (self.lines[group] * older[:, :, None, None]).sum(1, keepdim=True)
         younger = (cluster > target[:, None]) & (cluster <= source[:, None])
         fade = (self.fades[group] * younger[:, :, None, None]).sum(1, keepdim=True)
+        mean = self.shapes.mean(0).expand_as(landmarks)
         maps = torch.cat(
             [
                 strength * torch.cat([self.tone * look, self.relief * relief], 1),
                 line_strength * resized(torch.cat([lines, -fade], 1), side),
+                self._gone(bent, landmarks, source, target, group),
             ],
             1,
         )
-        mean = self.shapes.mean(0).expand_as(landmarks)
         maps = laid_along(maps, bending_flow(mean, landmarks - mean, side // 2))
-        shades = maps[:, :3].exp()
+        shades, contrasts, lines, fade, gone = maps.split([3, 2, 1, 1, 3], 1)
         if hair is not None:
             shade = strength * (self.hair[group, target] - self.hair[group, source])
-            shades = shades * (shade[:, :, None, None] * hair).exp()
-        contrasts, lines, fade = maps[:, 3:].split([2, 1, 1], 1)
-        if hair is not None:
-            lines = lines * (1 - hair)
+            shades = shades + shade[:, :, None, None] * hair
+            lines, gone = lines * (1 - hair), gone * (1 - hair)
+        shades = (shades - gone).exp()
         fine, wide, added = (
             torch.cat([contrasts + fade, lines], 1)
             .exp()
@@ -136,6 +144,20 @@ class Prototypes:
         detail = reinforced(smooth - smoother, wide) + reinforced(light - smooth, fine)
         light = (smoother + detail) * shades * added
         return (2 * light - 1).clamp(-1, 1)
+
+    def _gone(
+        self, bent: Tensor, landmarks: Tensor, source: Tensor, target: Tensor, group: Tensor
+    ) -> Tensor:
+        """What is the portraits' own and goes on their way, in the mean shape: (N, 3, S, S)."""
+        smooth, _ = _bands((bent + 1) / 2)
+        colours = (smooth + Atlas.OFFSET).clamp(min=Atlas.OFFSET / 2).log()
+        mean = self.shapes.mean(0).expand_as(landmarks)
+        inverse = bending_flow(landmarks, mean - landmarks, bent.shape[-1] // 2)
+        apart = departure(
+            laid_along(colours, inverse), self.means[group, source], light_planes(self.open)
+        )
+        share = Atlas.YOUNGER * (target < source).float() + Atlas.OLDER * (target > source)
+        return share[:, None, None, None] * self.own * apart
 
 
 def prototypes(portraits: PortraitSet) -> Prototypes:
@@ -177,6 +199,9 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
         certain * _face(shapes.mean(0), BROWS, side) * _mouth(shapes.mean(0), side),
         certain * _face(shapes.mean(0), FOREHEAD, side),
         _muted(hair, HAIR_CHROMA)[..., 0, 0],
+        look,
+        _open(shapes.mean(0), side),
+        _own(shapes.mean(0), side),
     )
 
 
@@ -328,7 +353,7 @@ def _measured(portraits: Tensor, landmarks: Tensor, mean: Tensor, hair: Tensor |
     cheeks = _cheeks(mean, side)
     wanted = mean.expand_as(landmarks)
     face = laid_along(portraits, bending_flow(landmarks, wanted - landmarks, side))
-    light = ((face + 1) / 2 + OFFSET).log()
+    light = ((face + 1) / 2 + Atlas.OFFSET).log()
     skin = (light * cheeks).sum((2, 3), keepdim=True) / cheeks.sum()
     light = light - skin
     smooth, smoother = _bands(light)
@@ -340,7 +365,7 @@ def _measured(portraits: Tensor, landmarks: Tensor, mean: Tensor, hair: Tensor |
     colours = torch.zeros_like(skin)
     if hair is not None:
         sure = (hair > SURE).float()
-        colour = (((portraits + 1) / 2 + OFFSET).log() * sure).sum((2, 3), keepdim=True)
+        colour = (((portraits + 1) / 2 + Atlas.OFFSET).log() * sure).sum((2, 3), keepdim=True)
         colours = torch.where(
             sure.mean((2, 3), keepdim=True) > LITTLE,
             colour / sure.sum((2, 3), keepdim=True).clamp(min=1) - skin,
@@ -355,7 +380,9 @@ def _lines(portraits: Tensor, landmarks: Tensor, mean: Tensor) -> Tensor:
     flow = bending_flow(landmarks, wanted - landmarks, portraits.shape[-1] // 4)
     face = laid_along(portraits, flow, "bicubic")
     luma = face.new_tensor(LUMA)[:, None, None]
-    light = (((face + 1) / 2 + OFFSET).clamp(min=OFFSET / 2).log() * luma).sum(1, keepdim=True)
+    light = (((face + 1) / 2 + Atlas.OFFSET).clamp(min=Atlas.OFFSET / 2).log() * luma).sum(
+        1, keepdim=True
+    )
     passes = _passes(portraits.shape[-1])
     return (softened(light, passes // 4) - softened(light, 2 * passes))[:, 0]
 
@@ -397,6 +424,23 @@ def _mouth(mean: Tensor, side: int) -> Tensor:
     """(S, S), MOUTH at the mouth and softly 1 outside."""
     inside = _drawn([mean[48:60]], side)
     return 1 - (1 - MOUTH) * softened(inside[None, None], _passes(side))[0, 0]
+
+
+def _open(mean: Tensor, side: int) -> Tensor:
+    """(S, S), 1 on the skin above the nose's base, softly 0 elsewhere: below, beards hide it."""
+    above = (torch.arange(side, device=mean.device) < int(mean[33, 1] * side)).float()
+    return _skin(mean, side) * _face(mean, BROWS, side) * above[:, None]
+
+
+def _own(mean: Tensor, side: int) -> Tensor:
+    """(S, S), 1 in the face but at its rim and the mouth, softly 0 there and outside."""
+    rim = round(RIM * side)
+    inside, mouth = (
+        _drawn([outline], side)[None, None] for outline in (_outline(mean, BROWS), mean[48:60])
+    )
+    inside = -functional.max_pool2d(-inside, 2 * rim + 1, 1, rim)
+    mouth = functional.max_pool2d(mouth, 3, 1, 1)
+    return (softened(inside, 6 * _passes(side)) * (1 - softened(mouth, _passes(side))))[0, 0]
 
 
 def _skin(mean: Tensor, side: int) -> Tensor:

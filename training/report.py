@@ -470,7 +470,7 @@ def _bins(found: dict[str, Any]) -> str:
         ("n", "portraits", text),
         ("Judged in the wanted cluster", "cluster_share", percent),
         ("Years outside it", "years_outside", text),
-        ("Portraits, outside their own", "real_years_outside", text),
+        ("Portraits, outside their own, clusters alike", "real_years_outside", text),
         ("Distance to the portrait", "identity_distance", text),
         ("The same person, under 0.6", "identity_share", percent),
         ("Nearest portrait is its own", "rank1_share", percent),

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+LUMA = (0.299, 0.587, 0.114)
+
 
 class PixelNorm(nn.Module):
     """Divides by the root mean square over channels (Karras et al. 2018): (N, C, ...) -> same.
@@ -76,6 +78,35 @@ def blur(x: Tensor) -> Tensor:
     channels = x.shape[1]
     kernel = (line[:, None] * line).expand(channels, 1, 3, 3)
     return functional.conv2d(x, kernel, padding=1, groups=channels)
+
+
+def luma(picture: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, 1, H, W)."""
+    return (picture * picture.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+
+
+def laid_along(picture: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
+    """Picture (N, C, R, R), every pixel taken from where flow (N, 2, S, S) says: (N, C, R, R).
+
+    `bicubic` keeps detail (Keys 1981) that means of four pixels lose, and overshoots a little.
+    """
+    side = picture.shape[-1]
+    line = (torch.arange(side, device=flow.device) * 2 + 1) / side - 1
+    across, down = line.expand(side, side), line[:, None].expand(side, side)
+    moved = enlarged(flow.float(), side).permute(0, 2, 3, 1)
+    places = moved + torch.stack([across, down], -1)
+    return functional.grid_sample(
+        picture.float(), places, mode, padding_mode="border", align_corners=False
+    )
+
+
+def softened(x: Tensor, passes: int) -> Tensor:
+    """Separable [1 2 1] / 4 over the last two axes, edges replicated; in the precision of x."""
+    for _ in range(passes):
+        wide = functional.pad(x, (1, 1, 1, 1), "replicate")
+        wide = (wide[..., :-2] + wide[..., 2:]) / 4 + wide[..., 1:-1] / 2
+        x = (wide[..., :-2, :] + wide[..., 2:, :]) / 4 + wide[..., 1:-1, :] / 2
+    return x
 
 
 def upsampled_convolution(x: Tensor, weight: Tensor) -> Tensor:

@@ -6,10 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.layers import EqualConv2d, EqualLinear, enlarged, resized, shrunk
+from model.networks.atlas import Atlas
+from model.networks.layers import (
+    EqualConv2d,
+    enlarged,
+    laid_along,
+    luma,
+    resized,
+    shrunk,
+    softened,
+)
 from model.networks.reader import Reading
-
-LUMA = (0.299, 0.587, 0.114)
 
 
 class Features(NamedTuple):
@@ -55,88 +62,6 @@ class Flow(nn.Module):
         return self.REACH * torch.tanh(self.last(functional.leaky_relu(x, 0.2)))
 
 
-class Looks(NamedTuple):
-    """How a portrait changes at each of its places, S across."""
-
-    shades: Tensor
-    """(N, 3, S, S), logarithms of factors on its colours"""
-    fine: Tensor
-    """(N, 1, S, S), likewise on the strength of fine lines"""
-    wide: Tensor
-    """(N, 1, S, S), likewise of wide ones"""
-    lines: Tensor
-    """(N, 1, L, L), logarithms of factors on all of it: lines that an older face has"""
-    flow: Tensor
-    """(N, 2, F, F), what then bends it, in halves of the side"""
-
-
-class Atlas(nn.Module):
-    """Mean faces of each group and cluster, laid onto a portrait (Rowland and Perrett 1995).
-
-    What they say of an age is fixed; what is learned is to read portraits (`Reader`), and which
-    clusters a latent asks for. The change is the difference of the target's face and the portrait's
-    own, as the group that the portrait shows has it. Clusters are an affine function of w, so that
-    a path between two latents is one between two faces, and beyond them their difference grows.
-    Only lines come with age and do not go again: where mean faces have them others have none, and
-    taken away there they would be bright ones. What lines a portrait has near them fades instead.
-    """
-
-    SIDE = 64
-    """Pixels of the mean faces across."""
-    LINES = 128
-    """Likewise of their lines."""
-    BENDS = 16
-    """Likewise of the flows."""
-
-    def __init__(self, latent: int, groups: int, clusters: int) -> None:
-        super().__init__()
-        self.groups, self.clusters = groups, clusters
-        self.register_buffer("faces", torch.zeros(groups * clusters, 5 * self.SIDE**2))
-        self.register_buffer("hair_colours", torch.zeros(groups * clusters, 3))
-        self.register_buffer("lines", torch.zeros(groups * clusters, self.LINES**2))
-        self.register_buffer("fades", torch.zeros(groups * clusters, self.SIDE**2))
-        self.register_buffer("bends", torch.zeros(clusters, 2 * self.BENDS**2))
-        self.faces: Tensor
-        """(groups clusters, 5 SIDE SIDE): shades, fine and wide, as in `Looks`"""
-        self.hair_colours: Tensor
-        """(groups clusters, 3)"""
-        self.lines: Tensor
-        """(groups clusters, LINES LINES): those that the cluster before has not"""
-        self.fades: Tensor
-        """(groups clusters, SIDE SIDE): how much weaker, likewise, the cluster before has any lines
-        there"""
-        self.bends: Tensor
-        """(clusters, 2 BENDS BENDS): the flow from the mean of all clusters to each"""
-        self.asked = EqualLinear(latent, clusters)
-
-    def looks(self, latent: Tensor, reading: Reading, side: int) -> Looks:
-        """What the mean faces say of the way from a portrait's age to the latent's.
-
-        All but lines and flow is `side` across. The latent is (N, latent), the reading the
-        portrait's.
-        """
-        own = reading.people.float().softmax(1).unflatten(1, (self.groups, self.clusters))
-        asked = self.asked(latent).float()
-        way = (own.sum(2, keepdim=True) * asked[:, None] - own).flatten(1)
-        older = torch.ones(self.clusters, self.clusters, device=asked.device).tril()
-        grown = (own.sum(2, keepdim=True) * (asked @ older)[:, None] - own @ older).flatten(1)
-        maps = (way @ self.faces).unflatten(1, (5, self.SIDE, self.SIDE))
-        fade = (grown.clamp(max=0) @ self.fades).unflatten(1, (1, self.SIDE, self.SIDE))
-        maps = resized(laid_along(torch.cat([maps, fade], 1), reading.place), side)
-        shades, contrasts, fade = maps.split([3, 2, 1], 1)
-        fine, wide = (contrasts + fade).chunk(2, 1)
-        # Smaller by a pixel: what lies behind a head is not to change with its hair.
-        hair = torch.sigmoid(reading.hair.float())
-        inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
-        shades = shades + inside * (way @ self.hair_colours)[:, :, None, None]
-        lines = (grown.clamp(min=0) @ self.lines).unflatten(1, (1, self.LINES, -1))
-        lines = laid_along(lines, reading.place) * (1 - resized(hair, self.LINES))
-        flow = (asked - own.sum(1)) @ self.bends
-        flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
-        # It says how far a place moves; what is wanted is how far what moves to a place has come.
-        return Looks(shades, fine, wide, lines, laid_along(flow, flow))
-
-
 class Overlay(nn.Module):
     """Lays what is drawn over the portrait, bent: m drawn + (1 - m) bent portrait.
 
@@ -161,6 +86,8 @@ class Overlay(nn.Module):
     """Limits of how much weaker or stronger an atlas makes lines, and of what those it adds do."""
     DARK = 0.1
     """Added to light (0 to 2) before what is drawn over an atlas is taken as a factor on it."""
+    RELIT = 0.12
+    """How far that factor is from 1 at most: more is a grey shade, or teeth that are dark."""
     SMOOTHING = 0.01
     """How much of the gain below 1 is left with an atlas."""
     FINE, WIDE = 2, 4
@@ -195,7 +122,8 @@ class Overlay(nn.Module):
         lain = shrunk(under, drawn.shape[-1])
         change = torch.sigmoid(self.to_mask(features.fine)) * (drawn - lain)
         if self.atlas is not None:
-            relit = 1 + self._softened(luma(change)) / self._softened(luma(lain) + 1 + self.DARK)
+            relit = self._softened(luma(change)) / self._softened(luma(lain) + 1 + self.DARK)
+            relit = 1 + self.RELIT * torch.tanh(relit / self.RELIT)
             return (under + 1) * enlarged(relit, side) - 1, under, flow
         return under + enlarged(self._softened(change), side), under, flow
 
@@ -209,9 +137,9 @@ class Overlay(nn.Module):
             return laid_along(portrait, flow, "bicubic"), flow
         assert self.atlas is not None
         assert features.reading is not None
-        looks = self.atlas.looks(features.latent, features.reading, side)
         smooth, detail = self._parted(portrait, side)
         light = (smooth + 1) / 2
+        looks = self.atlas.looks(features.latent, features.reading, light)
         lightest = softened(light, self.WIDE)
         fine, wide = (
             lines.exp().clamp(self.LEAST, self.MOST) for lines in (looks.fine, looks.wide)
@@ -229,36 +157,7 @@ class Overlay(nn.Module):
         return smooth, picture - enlarged(smooth, picture.shape[-1])
 
 
-def luma(picture: Tensor) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W)."""
-    return (picture * picture.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
-
-
 def reinforced(lines: Tensor, times: Tensor) -> Tensor:
     """Lines (N, 3, S, S) made stronger or weaker; their colour grows no stronger: it is noise."""
     grey = luma(lines)
     return times * grey + times.clamp(max=1) * (lines - grey)
-
-
-def laid_along(picture: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:
-    """Picture (N, C, R, R), every pixel taken from where flow (N, 2, S, S) says: (N, C, R, R).
-
-    `bicubic` keeps detail (Keys 1981) that means of four pixels lose, and overshoots a little.
-    """
-    side = picture.shape[-1]
-    line = (torch.arange(side, device=flow.device) * 2 + 1) / side - 1
-    across, down = line.expand(side, side), line[:, None].expand(side, side)
-    moved = enlarged(flow.float(), side).permute(0, 2, 3, 1)
-    places = moved + torch.stack([across, down], -1)
-    return functional.grid_sample(
-        picture.float(), places, mode, padding_mode="border", align_corners=False
-    )
-
-
-def softened(x: Tensor, passes: int) -> Tensor:
-    """Separable [1 2 1] / 4 over the last two axes, edges replicated; in the precision of x."""
-    for _ in range(passes):
-        wide = functional.pad(x, (1, 1, 1, 1), "replicate")
-        wide = (wide[..., :-2] + wide[..., 2:]) / 4 + wide[..., 1:-1] / 2
-        x = (wide[..., :-2, :] + wide[..., 2:, :]) / 4 + wide[..., 1:-1, :] / 2
-    return x

@@ -83,7 +83,10 @@ def test_years_outside_count_from_the_bounds(seen):
 def test_a_judge_that_errs_on_portraits_is_seen_beside_its_verdict_on_pictures(seen):
     years = seen.years.copy()
     years[:, 0] += 30
-    found = chief_figures(dataclasses.replace(seen, years=years), seen.labels == "female")
+    # Of one cluster few, which count as much as all others, as they do among the pictures.
+    mask = (seen.labels == "female") & ((seen.clusters != 2) | (np.arange(len(years)) % 4 == 0))
+    assert 0 < (mask & (seen.clusters == 2)).sum() < (mask & (seen.clusters == 3)).sum()
+    found = chief_figures(dataclasses.replace(seen, years=years), mask)
     assert found["years_outside"] == 0
     beyond = [
         max(0, centre + 30 - c.high_years)

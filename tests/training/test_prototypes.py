@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.networks.overlay import Atlas, Overlay
+from model.networks.atlas import Atlas
+from model.networks.overlay import Overlay
 from tests.training.test_shapes import face
 from training.config import load_config
 from training.data import DataError, PortraitSet, split_rows
 from training.prototypes import MOUTH as LEFT
-from training.prototypes import OFFSET, prototypes
+from training.prototypes import prototypes
 from training.shapes import mean_shapes
 
 CPU = torch.device("cpu")
@@ -195,7 +196,7 @@ def haired(empty, prepared):
 def test_hair_is_coloured_as_the_targets_is_beside_the_skin(haired):
     learned = prototypes(haired)
     assert learned.hair.shape == (2, 6, 3)
-    wanted = torch.full((2, 3), (0.5 * 0.4 + OFFSET) / (0.4 + OFFSET)).log()
+    wanted = torch.full((2, 3), (0.5 * 0.4 + Atlas.OFFSET) / (0.4 + Atlas.OFFSET)).log()
     torch.testing.assert_close(learned.hair[:, 5] - learned.hair[:, 0], wanted, atol=0.03, rtol=0)
     portrait = grey().expand(3, SIDE, SIDE)
     hair = torch.zeros(1, 1, SIDE, SIDE)
@@ -300,6 +301,7 @@ def test_lines_are_those_that_the_cluster_before_has_not(empty):
 
 def test_lines_come_with_age_and_do_not_go_again(empty):
     learned = prototypes(painted(empty, folds))
+    learned = dataclasses.replace(learned, own=0 * learned.own)
     portrait = grey().expand(3, SIDE, SIDE)
 
     def fold(source, target, **given):
@@ -346,3 +348,41 @@ def test_lines_fade_where_an_older_face_would_get_some(empty):
     assert fold(0) > 0.8 * fold(5)
     assert fold(5) < fold(4) < fold(3)
     assert fold(3) == pytest.approx(fold(0), abs=0.005)
+
+
+def test_what_is_a_portraits_own_goes_on_the_way_to_another_age(empty):
+    learned = prototypes(empty)
+    portrait = grey().expand(3, SIDE, SIDE).clone()
+    portrait[:, 12:16, 14:18] = 0.3
+    portrait[:, 22:24, 14:18] = 0.3  # a mouth, which stays
+    portrait[:, :4] = 0.3  # and what is no face
+    inside = (slice(None), slice(13, 15), slice(15, 17))
+    for source, target, gone in ((5, 0, 0.7), (2, 1, 0.7), (0, 5, 0.35), (3, 3, 0.0)):
+        light = taught(learned, portrait, source, target)
+        found = (light[inside].mean() / 0.3).log() / np.log(0.55 / 0.35)
+        assert found.item() == pytest.approx(gone, abs=0.15), (source, target)
+        torch.testing.assert_close(light[:, :3], portrait[:, :3], atol=5e-3, rtol=0)
+        assert light[:, 22:24, 14:18].mean().item() == pytest.approx(0.3, abs=0.05)
+    assert learned.own.max() <= 1
+    assert learned.own[22:24, 15:17].max() < 0.2
+    assert learned.own[:6].max() < 0.02
+    assert learned.own[:, :4].max() < 0.02
+
+
+def test_light_is_read_where_skin_lies_open_above_the_mouth(empty):
+    seen = prototypes(empty).open
+    assert seen[(16, slice(14, 18))].min() > 0.3
+    assert seen[21:].max() == 0
+    assert seen[:, :4].max() < 1e-3
+
+
+def test_an_atlas_knows_the_faces_that_a_set_shows(empty):
+    learned = prototypes(painted(empty, mouths))
+    atlas = Atlas(8, 2, 6)
+    learned.draw(atlas, 3.0)
+    means = atlas.means.unflatten(1, (3, Atlas.SIDE, Atlas.SIDE))
+    found = means[:, :, 45:47, 30:34].mean((1, 2, 3)) - means[:, :, 34:36, 30:34].mean((1, 2, 3))
+    torch.testing.assert_close(
+        found, learned.looks[:, :, :, 22:24, 15:17].mean((2, 3, 4)).flatten(), atol=0.03, rtol=0
+    )
+    assert atlas.own.max() == pytest.approx(learned.own.max().item(), abs=0.05)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.networks.overlay import laid_along
+from model.networks.layers import laid_along
 from training.config import load_config
 from training.data import DataError, PortraitSet, mirrored, split_rows
 from training.shapes import bending_flow, mean_shapes, strengthened

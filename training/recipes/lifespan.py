@@ -20,10 +20,10 @@ from torch.nn import functional
 from torch.optim import Adam, Optimizer, RAdam
 
 from model.ages import age_codes
+from model.networks.atlas import Atlas
 from model.networks.discriminator import Discriminator
-from model.networks.layers import resized
+from model.networks.layers import laid_along, resized
 from model.networks.lifespan import LifespanGenerator, LifespanShape
-from model.networks.overlay import Atlas, laid_along
 from model.networks.reader import Reader
 from training.augment import discriminator_views
 from training.config import ConfigError, FitConfig
@@ -52,7 +52,8 @@ ENTRANCE = "from_coarse_rgb."
 """Weights of a discriminator that only `coarse_share` gives it."""
 OVERLAY = ("decoder.overlay.", "identity_encoder.reader.")
 STUDIED = tuple(
-    f"decoder.overlay.atlas.{name}" for name in ("faces", "hair_colours", "lines", "fades", "bends")
+    f"decoder.overlay.atlas.{name}"
+    for name in ("faces", "hair_colours", "lines", "fades", "bends", "means", "planes", "own")
 )
 """What comes of the set that a run trains on, not of its warm start."""
 READER_DECAY = 0.1

@@ -4,9 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from model.networks.atlas import Atlas
 from model.networks.lifespan import LifespanGenerator, LifespanShape
-from model.networks.overlay import Atlas, Overlay
-from model.networks.reader import Reader, Reading
+from model.networks.overlay import Overlay
+from model.networks.reader import Reader
 
 SHAPE = LifespanShape(4, 12, 8, overlay=True, detail=2, softness=2, prototypes=(2, 3))
 SIDE = 32
@@ -166,20 +167,6 @@ def test_hair_changes_its_colour_and_skin_does_not(generator, atlas):
     torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
 
 
-def test_what_lies_behind_a_head_keeps_its_colour(generator, atlas):
-    atlas.hair_colours[2] = 0.5
-    with torch.no_grad():
-        atlas.asked.weight.zero_()
-        atlas.asked.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
-    people, hair = torch.full((1, 6), -100.0), torch.full((1, 1, 32, 32), -100.0)
-    people[0, 0], hair[..., :16] = 100, 100  # hair on the left
-    looks = atlas.looks(torch.zeros(1, 8), Reading(torch.zeros(1, 2, 16, 16), people, hair), 64)
-    shades = looks.shades[0, 0, 20]
-    plain = atlas.faces[2, 0]
-    torch.testing.assert_close(shades[:28], plain + 0.5 * torch.ones(28))
-    torch.testing.assert_close(shades[32:], plain * torch.ones(32))
-
-
 def drawn_lines():
     """A dark stripe that the second cluster of the second group gets, and another of the third."""
     lines = torch.zeros(6, Atlas.LINES, Atlas.LINES)
@@ -255,10 +242,11 @@ def test_what_is_drawn_is_laid_over_what_the_mean_faces_say(generator, atlas):
         torch.testing.assert_close(light(layers.bent), light(image) * 1.3499, atol=1e-3, rtol=0)
         generator.decoder.overlay.to_mask.bias.fill_(100.0)
         drawn = generator.decoder.layers(identity, torch.ones(2, 8))
-    assert (drawn.image - layers.image).abs().mean() > 0.05
-    # It relights: all colours of a pixel by one factor, which takes flat light to what is drawn.
+    assert (drawn.image - layers.image).abs().mean() > 0.03
+    # It relights: all colours of a pixel by one factor, near 1.
     ratio = light(drawn.image) / light(drawn.bent)
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), atol=1e-3, rtol=0)
+    assert (ratio - 1).abs().max() < Overlay.RELIT + 1e-3
 
 
 def test_what_is_drawn_takes_light_where_it_wants(generator, atlas):
@@ -272,7 +260,8 @@ def test_what_is_drawn_takes_light_where_it_wants(generator, atlas):
         for open_, share in ((-100.0, 0.0), (0.0, 0.5), (100.0, 1.0)):
             decoder.overlay.to_mask.bias.fill_(open_)
             image = changed(generator, torch.full((1, 3, SIDE, SIDE), 2 * grey - 1))
-            relit = grey * (1 + share * (wanted - grey) / (grey + Overlay.DARK / 2))
+            relit = share * (wanted - grey) / (grey + Overlay.DARK / 2)
+            relit = grey * (1 + Overlay.RELIT * math.tanh(relit / Overlay.RELIT))
             assert light(image).mean().item() == pytest.approx(relit, abs=2e-3)
 
 
@@ -294,19 +283,6 @@ def test_a_portrait_bends_as_the_mean_faces_do_where_its_face_is(generator, atla
     moved = (changed(generator, ramp) - ramp)[0, 0, SIDE // 2]
     assert moved[2:9] == pytest.approx(torch.full((7,), 0.0625), abs=0.005)
     assert moved[15:] == pytest.approx(torch.zeros(SIDE - 15), abs=0.005)
-
-
-def test_an_atlas_learns_what_a_latent_asks_for(generator, atlas):
-    reading = Reading(torch.zeros(2, 2, 4, 4), torch.rand(2, 6), torch.rand(2, 1, 8, 8))
-    for faces in (atlas.faces, atlas.hair_colours, atlas.lines, atlas.fades, atlas.bends):
-        faces.normal_()
-    looks = atlas.looks(torch.rand(2, 8), reading, 16)
-    assert looks.shades.shape == (2, 3, 16, 16)
-    assert looks.fine.shape == looks.wide.shape == (2, 1, 16, 16)
-    assert looks.flow.shape == (2, 2, 16, 16)
-    sum(map(torch.mean, looks)).backward()
-    for name, parameter in atlas.named_parameters():
-        assert parameter.grad.abs().sum() > 0, name
 
 
 def test_nothing_made_of_an_identity_moves_what_reads_it(generator, atlas):

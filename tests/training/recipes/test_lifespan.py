@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from model.networks.overlay import laid_along
+from model.networks.layers import laid_along
 from tests.training.test_shapes import face
 from training.config import config_of
 from training.data import Batch, PortraitSet, split_rows
@@ -356,6 +356,9 @@ def looking(batch):
         everywhere,
         everywhere,
         torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]).view(1, 6, 1).expand(2, 6, 3),
+        torch.zeros(2, 6, 3, 16, 16),
+        everywhere,
+        0 * everywhere,
     )
     landmarks = torch.rand(4, 68, 2)
     landmarks[3] = float("nan")
