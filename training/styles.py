@@ -7,10 +7,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.networks.layers import EqualLinear
 from model.networks.lifespan import LifespanGenerator
 
 CONDITION = 1e-6
-"""Least singular value, relative to the largest, that a refit of styles follows."""
+"""Least singular value, relative to the largest, that a refit follows."""
 
 
 @torch.no_grad()
@@ -35,11 +36,21 @@ def reach_out(
         length = drawn.square().mean().sqrt() if source.shape.style_norm else torch.ones(())
         for parameter in after.affine.parameters():
             parameter.div_(length)
-        missing = mean + factors * (styles - mean) - after.affine(latents.float()).double()
-        known = torch.cat([latents * after.affine.scale, torch.ones(len(latents), 1)], 1)
-        change = (torch.linalg.pinv(known, rcond=CONDITION) @ missing).float()
-        after.affine.weight.add_(change[:-1].t())
-        after.affine.bias.add_(change[-1])
+        refit(after.affine, latents, mean + factors * (styles - mean))
+
+
+@torch.no_grad()
+def refit(layer: EqualLinear, inputs: Tensor, outputs: Tensor) -> None:
+    """Changes a layer as little as takes inputs (A, I) to these outputs (A, O), or nearest to them.
+
+    Least squares of least norm, in double precision.
+    """
+    inputs = inputs.double()
+    missing = outputs.double() - layer(inputs.float()).double()
+    known = torch.cat([inputs * layer.scale, inputs.new_ones(len(inputs), 1)], 1)
+    change = (torch.linalg.pinv(known, rcond=CONDITION) @ missing).float()
+    layer.weight.add_(change[:-1].t())
+    layer.bias.add_(change[-1])
 
 
 def latents_reached(latents: NDArray[np.float32], reach: Sequence[float]) -> NDArray[np.float32]:

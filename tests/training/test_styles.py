@@ -2,8 +2,9 @@ import numpy as np
 import torch
 
 from model.ages import age_codes
+from model.networks.layers import EqualLinear
 from model.networks.lifespan import LifespanGenerator, LifespanShape
-from training.styles import latents_leaned, reach_out
+from training.styles import latents_leaned, reach_out, refit
 
 CODES = torch.from_numpy(age_codes(6, 2, 4))
 REACH = (1.0, 1.2, 1.5, 2.0, 2.0, 0.5)
@@ -53,3 +54,19 @@ def test_latents_lean_towards_the_anchor_before():
     assert leaned.dtype == np.float32
     np.testing.assert_array_equal(leaned[:, :2], latents[:, :2])
     np.testing.assert_allclose(leaned[:, 2], 0.75 * latents[:, 2] + 0.25 * latents[:, 1])
+
+
+@torch.no_grad()
+def test_a_refitted_layer_gives_what_was_asked_and_else_stays_near_what_it_was():
+    torch.manual_seed(0)
+    layer = EqualLinear(16, 3)
+    inputs, outputs, other = torch.randn(5, 16), torch.randn(5, 3), torch.randn(7, 16)
+    known = torch.cat([inputs, torch.ones(5, 1) / layer.scale], 1)
+    # Of the other inputs, what lies across the known ones is told apart from them alone.
+    across = torch.cat([other, torch.ones(7, 1) / layer.scale], 1)
+    across = across - across @ torch.linalg.pinv(known) @ known
+    weights = torch.cat([layer.weight, layer.bias[:, None]], 1)
+    refit(layer, inputs, outputs)
+    torch.testing.assert_close(layer(inputs), outputs, atol=1e-4, rtol=0)
+    moved = torch.cat([layer.weight, layer.bias[:, None]], 1) - weights
+    torch.testing.assert_close(across @ moved.T, torch.zeros(7, 3), atol=1e-4, rtol=0)

@@ -46,7 +46,7 @@ from training.losses import (
 from training.prototypes import Prototypes, prototypes
 from training.recipes import Exportable, Loss, Recipe
 from training.shapes import bending_flow, mean_shapes, strengthened
-from training.styles import reach_out
+from training.styles import reach_out, refit
 
 ENTRANCE = "from_coarse_rgb."
 """Weights of a discriminator that only `coarse_share` gives it."""
@@ -657,6 +657,11 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         network, config = cast(LifespanGenerator, generator), self.config
         codes = self.codes.cpu()
         latents = network.mapping(codes.flatten(0, 1)).unflatten(0, codes.shape[:2])
+        overlay = network.decoder.overlay
+        if overlay is not None and overlay.atlas is not None:
+            # Lessons taught it of noisy codes, and the mapping has moved on since.
+            clusters = torch.eye(len(config.clusters)).repeat(len(codes), 1)
+            refit(overlay.atlas.asked, latents.flatten(0, 1), clusters)
         return Exportable(
             network.identity_encoder,
             (network.decoder,),

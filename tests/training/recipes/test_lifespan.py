@@ -430,6 +430,17 @@ def test_lessons_teach_an_atlas_the_face_the_hair_the_person_and_the_target(mapp
     assert "decoder.overlay.atlas.asked.weight" in changed
 
 
+def test_an_exported_atlas_gets_just_what_each_latent_asks_for():
+    torch.manual_seed(0)
+    settings = {"overlay": True, "softness": 2, "prototypes": True, "flow_images": 1, "latent": 64}
+    recipe = LifespanRecipe(config_of(TINY | settings))
+    parts = recipe.exportable(recipe.generator.eval())
+    asked = recipe.generator.decoder.overlay.atlas.asked
+    with torch.no_grad():
+        for latents in torch.from_numpy(parts.latents):
+            torch.testing.assert_close(asked(latents), torch.eye(6), atol=1e-3, rtol=0)
+
+
 def test_no_other_loss_moves_an_atlas_that_lessons_teach(mapped):
     recipe, batch = mapped
     recipe.config = replace(recipe.config, flow_interval=4)
