@@ -129,6 +129,9 @@ DEPARTURE, TINT = 1.0, 0.3
 """Departures near the first count ever less, and those of colour only up to the second."""
 CHROMA = 0.3
 """How much of a departure in colour, other than in luma, counts: lighting has colours too."""
+BRIGHTER = 0.4
+"""How much of what is brighter than in the mean face counts: eyes are narrow where one laughs, and
+open ones would be dark smudges on their lids."""
 
 
 def departure(colours: Tensor, means: Tensor, planes: Tensor) -> Tensor:
@@ -141,7 +144,8 @@ def departure(colours: Tensor, means: Tensor, planes: Tensor) -> Tensor:
     apart = apart - light.unflatten(2, apart.shape[2:])
     grey = luma(apart)
     tint = (apart - grey).clamp(-TINT, TINT)
-    return DEPARTURE * torch.tanh(grey / DEPARTURE) + CHROMA * tint
+    grey = DEPARTURE * torch.tanh(grey / DEPARTURE)
+    return -functional.leaky_relu(-grey, BRIGHTER) + CHROMA * tint
 
 
 def light_planes(seen: Tensor) -> Tensor:

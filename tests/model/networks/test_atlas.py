@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.networks.atlas import DEPARTURE, TINT, Atlas, departure, light_planes
+from model.networks.atlas import BRIGHTER, DEPARTURE, TINT, Atlas, departure, light_planes
 from model.networks.reader import Reading
 
 SIDE = Atlas.SIDE
@@ -101,7 +101,8 @@ def test_what_those_of_an_age_have_in_common_is_not_a_portraits_own(atlas):
     atlas.means.copy_(means.flatten(1))
     shades = looked(atlas, face(), 1, [1.0, 0.0, 0.0])
     torch.testing.assert_close(shades, torch.zeros_like(shades), atol=1e-4, rtol=0)
-    assert looked(atlas, face(1.0), 1, [1.0, 0.0, 0.0])[(..., *SPOT)].max() < -0.4
+    spot = looked(atlas, face(1.0), 1, [1.0, 0.0, 0.0])[(..., *SPOT)]
+    assert spot.max() < -0.4 * BRIGHTER
 
 
 def test_what_is_a_portraits_own_goes_where_its_face_is_and_not_from_hair(atlas):
@@ -136,14 +137,16 @@ def test_a_plane_is_that_of_the_places_that_count():
     torch.testing.assert_close(found, torch.tensor([0.5, 0.0, 0.0]).expand(3, 3), atol=1e-4, rtol=0)
 
 
-def test_large_departures_and_those_of_colour_count_less():
+def test_large_departures_bright_ones_and_those_of_colour_count_less():
     planes = torch.zeros(3, SIDE**2)
     colours = torch.zeros(1, 3, SIDE, SIDE)
     none = torch.zeros(1, 3, SIDE, SIDE)
     for dark in (0.1, 1.0, 4.0):
-        apart = departure(colours - dark, none, planes)
         wanted = -DEPARTURE * torch.tanh(torch.tensor(dark / DEPARTURE))
+        apart = departure(colours - dark, none, planes)
         torch.testing.assert_close(apart, torch.full_like(apart, wanted.item()))
+        apart = departure(colours + dark, none, planes)
+        torch.testing.assert_close(apart, torch.full_like(apart, -BRIGHTER * wanted.item()))
     red = torch.tensor([0.2, -0.1019, 0.0])[:, None, None]  # of no luma
     small, large = (departure(colours + x * red, none, planes)[0, :, 0, 0] for x in (1.0, 9.0))
     torch.testing.assert_close(small, 0.3 * red.flatten(), atol=1e-3, rtol=0)
