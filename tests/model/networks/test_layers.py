@@ -10,6 +10,7 @@ from model.networks.layers import (
     PixelNorm,
     blur,
     pooled_convolution,
+    softened,
     upsampled_convolution,
 )
 
@@ -86,3 +87,26 @@ def test_the_strided_window_equals_convolving_then_pooling():
     full = functional.conv2d(functional.pad(x, (1, 1, 1, 1), "reflect"), weight, bias)
     wanted = functional.avg_pool2d(full, 2)
     torch.testing.assert_close(pooled_convolution(x, weight, bias), wanted, atol=1e-5, rtol=1e-5)
+
+
+class Softened(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return softened(x, 3)
+
+
+def test_an_exported_blur_is_the_same_in_fewer_operations():
+    x = torch.randn(2, 3, 9, 9)
+    program = torch.export.export(Softened(), (x,))
+    torch.testing.assert_close(program.module()(x), softened(x, 3))
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    assert sum("conv2d" in str(node.target) for node in calls) == 3
+    assert not any("slice" in str(node.target) for node in calls)
+
+
+def test_a_blur_keeps_what_is_flat_up_to_the_edges():
+    flat = torch.full((1, 2, 8, 8), 0.7)
+    torch.testing.assert_close(softened(flat, 5), flat)
+    spot = torch.zeros(1, 1, 9, 9)
+    spot[..., 4, 4] = 1
+    line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    torch.testing.assert_close(softened(spot, 2)[0, 0, 2:7, 2:7], line[:, None] * line)
