@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from model.networks.atlas import Atlas, departure, light_planes
+from model.networks.atlas import Atlas, behind
+from model.networks.departure import departure
 from model.networks.layers import LUMA, enlarged, laid_along, resized, softened
 from model.networks.overlay import Overlay, reinforced
 from training.data import DataError, PortraitSet
@@ -35,6 +36,11 @@ RIM = 2 / 64
 """How far inside the face, in shares of the side, what is a portrait's own begins to go."""
 MOUTH = 0.3
 """Share of a change of colour that is left at the mouth: teeth and open lips are no age."""
+BEARD_BELOW, BEARD_ABOVE, WINGS = 0.08, 0.01, 0.02
+"""Where beards grow: how far below the jaw, in heights of the face below the nose's base, how far
+above that base, and how far beside the nose, in shares of the side."""
+LIPS = 0.8
+"""How much of the mouth's height no beard covers: it hangs over its edge."""
 MARGIN = 3 / 128
 """How far around eyes, brows and mouth, in shares of the side, no lines are drawn: they would be a
 second lid or lip where the face is not quite found."""
@@ -57,7 +63,10 @@ class Prototypes:
     those of how much stronger all lines near them are. `tone` and `relief` (S, S), 0 to 1, say how
     much of a difference of two looks or contrasts is the age's at a place. `hair` (groups,
     clusters, 3) are logarithms of its colours beside those of the cheeks, all 0 for a set that does
-    not say where hair is.
+    not say where hair is. `means` (groups, clusters, 3, S, S) are the looks of the mean faces
+    themselves; `cheeks`, `open`, `own` and `beards` (S, S), 0 to 1, where skin surely lies open,
+    where the light on a face is seen, where what is a portrait's own goes and where beards grow;
+    `bare` (clusters,) is 1 for an age without.
     """
 
     shapes: Tensor
@@ -69,8 +78,11 @@ class Prototypes:
     relief: Tensor
     hair: Tensor
     means: Tensor
+    cheeks: Tensor
     open: Tensor
     own: Tensor
+    beards: Tensor
+    bare: Tensor
 
     def draw(self, atlas: Atlas, strength: float = 1.0, line_strength: float = 1.0) -> None:
         """Draws the mean faces of an atlas: its lines times `line_strength`, all other differences
@@ -84,9 +96,10 @@ class Prototypes:
         fades = resized(self.fades.flatten(0, 1)[:, None], Atlas.SIDE)
         atlas.fades.copy_(line_strength * fades.flatten(1))
         atlas.means.copy_(enlarged(self.means.flatten(0, 1), Atlas.SIDE).flatten(1))
-        open_, own = (enlarged(x[None, None], Atlas.SIDE)[0, 0] for x in (self.open, self.own))
-        atlas.planes.copy_(light_planes(open_))
-        atlas.own.copy_(own.flatten())
+        places = torch.stack([self.cheeks, self.open, self.own, self.beards])
+        for name, place in zip(Atlas.PLACES, enlarged(places[None], Atlas.SIDE)[0], strict=True):
+            getattr(atlas, name).copy_(place.flatten())
+        atlas.bare.copy_(self.bare)
         moves = self.shapes - self.shapes.mean(0)
         # As seen from where the places of the mean face are, not from where they come to be.
         atlas.bends.copy_(bending_flow(self.shapes - 2 * moves, moves, Atlas.BENDS).flatten(1))
@@ -122,16 +135,18 @@ class Prototypes:
             [
                 strength * torch.cat([self.tone * look, self.relief * relief], 1),
                 line_strength * resized(torch.cat([lines, -fade], 1), side),
-                self._gone(bent, landmarks, source, target, group),
+                *self._gone(bent, landmarks, source, target, group, hair),
             ],
             1,
         )
         maps = laid_along(maps, bending_flow(mean, landmarks - mean, side // 2))
-        shades, contrasts, lines, fade, gone = maps.split([3, 2, 1, 1, 3], 1)
+        shades, contrasts, lines, fade, gone, beard, skin = maps.split([3, 2, 1, 1, 3, 1, 3], 1)
+        light = (bent + 1) / 2
+        skin, beard = skin + shades, beard * (1 - behind(light))
         if hair is not None:
             shade = strength * (self.hair[group, target] - self.hair[group, source])
             shades = shades + shade[:, :, None, None] * hair
-            lines, gone = lines * (1 - hair), gone * (1 - hair)
+            lines, gone, beard = lines * (1 - hair), gone * (1 - hair), beard * (1 - hair)
         shades = (shades - gone).exp()
         fine, wide, added = (
             torch.cat([contrasts + fade, lines], 1)
@@ -139,25 +154,43 @@ class Prototypes:
             .clamp(Overlay.LEAST, Overlay.MOST)
             .chunk(3, 1)
         )
-        light = (bent + 1) / 2
         smooth, smoother = _bands(light)
         detail = reinforced(smooth - smoother, wide) + reinforced(light - smooth, fine)
-        light = (smoother + detail) * shades * added
+        light = (smoother + detail) * shades
+        light = light + beard * ((skin.exp() - Atlas.OFFSET).clamp(max=1) - light)
+        light = light * added
         return (2 * light - 1).clamp(-1, 1)
 
     def _gone(
-        self, bent: Tensor, landmarks: Tensor, source: Tensor, target: Tensor, group: Tensor
-    ) -> Tensor:
-        """What is the portraits' own and goes on their way, in the mean shape: (N, 3, S, S)."""
+        self,
+        bent: Tensor,
+        landmarks: Tensor,
+        source: Tensor,
+        target: Tensor,
+        group: Tensor,
+        hair: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What is the portraits' own and goes on their way, what is shaved, and the skin under it.
+
+        In the mean shape, (N, 3, S, S) but for the second, (N, 1, S, S).
+        """
         smooth, _ = _bands((bent + 1) / 2)
         colours = (smooth + Atlas.OFFSET).clamp(min=Atlas.OFFSET / 2).log()
+        hair = colours[:, :1] * 0 if hair is None else hair
         mean = self.shapes.mean(0).expand_as(landmarks)
         inverse = bending_flow(landmarks, mean - landmarks, bent.shape[-1] // 2)
-        apart = departure(
-            laid_along(colours, inverse), self.means[group, source], light_planes(self.open)
-        )
+        colours, hair = laid_along(torch.cat([colours, hair], 1), inverse).split([3, 1], 1)
+        found = departure(colours, self.means[group, source], self.cheeks, self.open * (1 - hair))
         share = Atlas.YOUNGER * (target < source).float() + Atlas.OLDER * (target > source)
-        return share[:, None, None, None] * self.own * apart
+        shaven = (1 - self.bare[source]) * self.bare[target]
+        own, beard = (
+            weights[:, None, None, None] * places * x
+            for weights, places, x in (
+                (share, self.own, found.own),
+                (shaven, self.beards, found.beard),
+            )
+        )
+        return own, beard, found.skin
 
 
 def prototypes(portraits: PortraitSet) -> Prototypes:
@@ -200,8 +233,11 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
         certain * _face(shapes.mean(0), FOREHEAD, side),
         _muted(hair, HAIR_CHROMA)[..., 0, 0],
         look,
+        _cheeks(shapes.mean(0), side),
         _open(shapes.mean(0), side),
         _own(shapes.mean(0), side),
+        _beards(shapes.mean(0), side),
+        1 - lines.new_tensor(grown_up),
     )
 
 
@@ -441,6 +477,22 @@ def _own(mean: Tensor, side: int) -> Tensor:
     inside = -functional.max_pool2d(-inside, 2 * rim + 1, 1, rim)
     mouth = functional.max_pool2d(mouth, 3, 1, 1)
     return (softened(inside, 6 * _passes(side)) * (1 - softened(mouth, _passes(side))))[0, 0]
+
+
+def _beards(mean: Tensor, side: int) -> Tensor:
+    """(S, S), 1 where beards grow, from the nose's base to below the jaw but not on the lips."""
+    base = mean[33]
+    beside = base.new_tensor([WINGS, 0.0])
+    above = torch.stack([mean[35] + beside, base, mean[31] - beside])
+    above = above - base.new_tensor([0.0, BEARD_ABOVE])
+    below = base + (1 + BEARD_BELOW) * (mean[2:15] - base)
+    middle = mean[48:60].mean(0)
+    lips = middle + (mean[48:60] - middle) * base.new_tensor([1.0, LIPS])
+    face, mouth = (
+        resized(_drawn([outline], 4 * side)[None, None], side)
+        for outline in (torch.cat([below, above]), lips)
+    )
+    return (softened(face, _passes(side)) * (1 - mouth))[0, 0]
 
 
 def _skin(mean: Tensor, side: int) -> Tensor:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.layers import EqualLinear, laid_along, luma, resized
+from model.networks.departure import Departure, departure
+from model.networks.layers import EqualLinear, laid_along, resized
 from model.networks.reader import Reading
 
 
@@ -21,6 +22,10 @@ class Looks(NamedTuple):
     """(N, 1, S, S), likewise of wide ones"""
     lines: Tensor
     """(N, 1, L, L), logarithms of factors on all of it: lines that an older face has"""
+    beard: Tensor
+    """(N, 1, S, S), how far it is shaved, 0 to 1"""
+    skin: Tensor
+    """(N, 3, S, S), logarithms of the colours under it, with `Atlas.OFFSET`"""
     flow: Tensor
     """(N, 2, F, F), what then bends it, in halves of the side"""
 
@@ -35,9 +40,14 @@ class Atlas(nn.Module):
     Only lines come with age and do not go again: where mean faces have them others have none, and
     taken away there they would be bright ones. What lines a portrait has near them fades instead.
 
+    Faces resist: some stay older than the one that was asked for, others get too young. The reader
+    knows by how much (`Reading.shortfall`), and as much more is asked for.
+
     A difference says little of a face that never was as the mean one: brows that are light already
     fade to nothing, and a beard stays. So what a portrait departs in from the mean face of its own
-    age is taken away as well, all of it on the way to younger and a part on that to older.
+    age is taken away as well, all of it on the way to younger and a part on that to older. Adults
+    on the way to an age without beards are shaved: where one may grow and what is seen is as dark,
+    the mean face's skin takes its place, in the light that is on the portrait.
     """
 
     SIDE = 64
@@ -51,6 +61,11 @@ class Atlas(nn.Module):
     YOUNGER, OLDER = 1.0, 0.5
     """How much of what is a portrait's own, and not its age's, goes on the way to another age."""
 
+    SHORT = 0.7
+    """Most clusters that are asked for beyond what is wanted."""
+    PLACES = ("cheeks", "seen", "own", "beards")
+    """Buffers that say where in the mean face things are."""
+
     def __init__(self, latent: int, groups: int, clusters: int) -> None:
         super().__init__()
         self.groups, self.clusters = groups, clusters
@@ -60,8 +75,9 @@ class Atlas(nn.Module):
         self.register_buffer("fades", torch.zeros(groups * clusters, self.SIDE**2))
         self.register_buffer("bends", torch.zeros(clusters, 2 * self.BENDS**2))
         self.register_buffer("means", torch.zeros(groups * clusters, 3 * self.SIDE**2))
-        self.register_buffer("planes", torch.zeros(3, self.SIDE**2))
-        self.register_buffer("own", torch.zeros(self.SIDE**2))
+        for place in self.PLACES:
+            self.register_buffer(place, torch.zeros(self.SIDE**2))
+        self.register_buffer("bare", torch.zeros(clusters))
         self.faces: Tensor
         """(groups clusters, 5 SIDE SIDE): shades, fine and wide, as in `Looks`"""
         self.hair_colours: Tensor
@@ -75,10 +91,20 @@ class Atlas(nn.Module):
         """(clusters, 2 BENDS BENDS): the flow from the mean of all clusters to each"""
         self.means: Tensor
         """(groups clusters, 3 SIDE SIDE): logarithms of the mean faces' own colours"""
-        self.planes: Tensor
-        """(3, SIDE SIDE): what finds the light on a face, as `light_planes`"""
+        self.cheeks: Tensor
+        """(SIDE SIDE): where skin lies open"""
+        self.seen: Tensor
+        """(SIDE SIDE): where the light on a face is seen, 0 to 1"""
         self.own: Tensor
         """(SIDE SIDE): how much of what is a portrait's own goes, 0 to 1"""
+        self.beards: Tensor
+        """(SIDE SIDE): where beards grow, 0 to 1"""
+        self.bare: Tensor
+        """(clusters,): 1 for an age without beards"""
+        ageing = torch.gradient(torch.eye(clusters), dim=0)[0]
+        self.register_buffer("ageing", ageing, persistent=False)
+        self.ageing: Tensor
+        """(clusters, clusters): where each goes as it grows older by one"""
         self.asked = EqualLinear(latent, clusters)
 
     def looks(self, latent: Tensor, reading: Reading, light: Tensor) -> Looks:
@@ -92,6 +118,7 @@ class Atlas(nn.Module):
         asked = self.asked(latent).float()
         # Learned, they add up to 1 but roughly; the rest would weigh whole faces.
         asked = asked + (1 - asked.sum(1, keepdim=True)) / self.clusters
+        asked = self._further(asked, own.sum(1), reading.shortfall.float())
         way = (own.sum(2, keepdim=True) * asked[:, None] - own).flatten(1)
         older = torch.ones(self.clusters, self.clusters, device=asked.device).tril()
         grown = (own.sum(2, keepdim=True) * (asked @ older)[:, None] - own @ older).flatten(1)
@@ -99,11 +126,16 @@ class Atlas(nn.Module):
         fade = (grown.clamp(max=0) @ self.fades).unflatten(1, (1, self.SIDE, self.SIDE))
         share = self.YOUNGER * older.tril(-1) + self.OLDER * older.T.triu(1)
         share = ((own.sum(1) @ share) * asked).sum(1).clamp(0, 1)
-        gone = share[:, None, None, None] * self._departure(own.flatten(1), reading.place, light)
-        maps = resized(laid_along(torch.cat([maps, fade, gone], 1), reading.place), side)
-        shades, contrasts, fade, gone = maps.split([3, 2, 1, 3], 1)
-        fine, wide = (contrasts + fade).chunk(2, 1)
         hair = torch.sigmoid(reading.hair.float())
+        found = self._departure(own.flatten(1), reading.place, light, hair)
+        gone = share[:, None, None, None] * self._at(self.own) * found.own
+        shaven = (own.sum(1) @ (1 - self.bare)) * (asked @ self.bare).clamp(0, 1)
+        beard = shaven[:, None, None, None] * self._at(self.beards) * found.beard
+        maps = torch.cat([maps, fade, gone, beard, found.skin], 1)
+        maps = resized(laid_along(maps, reading.place), side)
+        shades, contrasts, fade, gone, beard, skin = maps.split([3, 2, 1, 3, 1, 3], 1)
+        skin = skin + shades
+        fine, wide = (contrasts + fade).chunk(2, 1)
         wider = functional.max_pool2d(hair, 3, 1, 1)
         shades = shades - gone * (1 - resized(wider, side))
         # Smaller by a pixel: what lies behind a head is not to change with its hair.
@@ -114,53 +146,38 @@ class Atlas(nn.Module):
         flow = (asked - own.sum(1)) @ self.bends
         flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
-        return Looks(shades, fine, wide, lines, laid_along(flow, flow))
+        flow = laid_along(flow, flow)
+        beard = beard * (1 - resized(wider, side)) * (1 - behind(light))
+        return Looks(shades, fine, wide, lines, beard, skin, flow)
 
-    def _departure(self, people: Tensor, place: Tensor, light: Tensor) -> Tensor:
-        """What is a portrait's own, where it may go, in the mean shape: (N, 3, SIDE, SIDE)."""
+    def _further(self, asked: Tensor, own: Tensor, shortfall: Tensor) -> Tensor:
+        """What must be asked for so that a portrait does not fall short of it; all (N, clusters).
+
+        One that is asked for its own age is as old already.
+        """
+        short = shortfall.clamp(-self.SHORT, self.SHORT) * (1 - own)
+        return asked - (asked * short).sum(1, keepdim=True) * (asked @ self.ageing)
+
+    def _departure(self, people: Tensor, place: Tensor, light: Tensor, hair: Tensor) -> Departure:
+        """What is a portrait's own, in the mean shape, SIDE across."""
         colours = (resized(light, self.SIDE) + self.OFFSET).clamp(min=self.OFFSET / 2).log()
+        seen = torch.cat([colours, resized(hair, self.SIDE)], 1)
         # A place says where in the mean face it lies; this, what portrait lies at one of that.
-        colours = laid_along(colours, laid_along(-place, -place))
+        colours, hair = laid_along(seen, laid_along(-place, -place)).split([3, 1], 1)
         means = (people @ self.means).unflatten(1, (3, self.SIDE, self.SIDE))
-        return self.own.view(self.SIDE, -1) * departure(colours, means, self.planes)
+        cheeks, seen = self._at(self.cheeks), self._at(self.seen) * (1 - hair)
+        return departure(colours, means, cheeks, seen)
+
+    def _at(self, places: Tensor) -> Tensor:
+        return places.view(self.SIDE, self.SIDE)
 
 
-DEPARTURE, TINT = 1.0, 0.3
-"""Departures near the first count ever less, and those of colour only up to the second."""
-CHROMA = 0.3
-"""How much of a departure in colour, other than in luma, counts: lighting has colours too."""
-BRIGHTER = 0.4
-"""How much of what is brighter than in the mean face counts: eyes are narrow where one laughs, and
-open ones would be dark smudges on their lids."""
+GROUND = 0.03
+"""How far from grey, in light of 0 to 1, what lies behind a head may be."""
 
 
-def departure(colours: Tensor, means: Tensor, planes: Tensor) -> Tensor:
-    """What is a face's own: how far its log colours (N, 3, S, S) are from `means`, but for light.
-
-    Light is a plane in each colour over the face; `planes` is `light_planes` of where it is seen.
-    """
-    apart = colours - means
-    light = (apart.flatten(2) @ planes.T) @ _slopes(apart.shape[-1]).to(apart) / planes.shape[1]
-    apart = apart - light.unflatten(2, apart.shape[2:])
-    grey = luma(apart)
-    tint = (apart - grey).clamp(-TINT, TINT)
-    grey = DEPARTURE * torch.tanh(grey / DEPARTURE)
-    return -functional.leaky_relu(-grey, BRIGHTER) + CHROMA * tint
-
-
-def light_planes(seen: Tensor) -> Tensor:
-    """What finds the plane nearest to a picture, by weights `seen` (S, S): (3, S S).
-
-    Times the picture's pixels, summed and divided by their number, it is how much of 1, of a slope
-    to the right and of one down is in it (weighted least squares).
-    """
-    slopes, weights = _slopes(seen.shape[-1]).to(seen), seen.flatten()
-    weighted = slopes * weights
-    return torch.linalg.solve(weighted @ slopes.T, weighted) * weights.numel()
-
-
-def _slopes(side: int) -> Tensor:
-    """1, and slopes from -1/2 to 1/2 to the right and down: (3, side side)."""
-    line = (torch.arange(side) + 0.5) / side - 0.5
-    across, down = line.expand(side, side), line[:, None].expand(side, side)
-    return torch.stack([torch.ones(side, side), across, down]).flatten(1)
+def behind(light: Tensor) -> Tensor:
+    """(N, 1, S, S), 0 to 1: what of pictures (N, 3, S, S), 0 to 1, is grey as behind a head, and
+    the pixels around it."""
+    ground = 1 - ((light - 0.5).abs().amax(1, keepdim=True) / GROUND).clamp(max=1)
+    return functional.max_pool2d(ground, 3, 1, 1)

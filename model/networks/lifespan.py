@@ -43,16 +43,21 @@ class IdentityEncoder(nn.Module):
     ReLU, not LeakyReLU: the authors report that the latter collapses training.
     With a `detail` d the features are of the image shrunk to R/d, (N, 4 width, R/4d, R/4d). With
     `carries` the identity holds the image too: its pixels, 48 d^2 channels, after the features;
-    then, where `people` are told apart, what a `Reader` says of it. That one no loss moves through
+    then, where there are `prototypes`, what a `Reader` says of it. That one no loss moves through
     an identity.
     """
 
     def __init__(
-        self, width: int = 64, carries: bool = False, detail: int = 1, people: int = 0
+        self,
+        width: int = 64,
+        carries: bool = False,
+        detail: int = 1,
+        prototypes: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         self.features = 4 * width
-        self.reader = Reader(people) if people else None
+        people = math.prod(prototypes)
+        self.reader = Reader(people, prototypes[1]) if people else None
         self.carries, self.detail = carries, detail
         self.convolutions = nn.ModuleList(
             [
@@ -215,7 +220,8 @@ class Decoder(nn.Module):
             return Layers(drawn, drawn, None, None)
         pixels = self.features + 48 * self.detail**2
         portrait = functional.pixel_shuffle(identity[:, self.features : pixels], 4 * self.detail)
-        reading = Reading.unpacked(identity[:, pixels:]) if self.overlay.atlas is not None else None
+        atlas = self.overlay.atlas
+        reading = None if atlas is None else Reading.unpacked(identity[:, pixels:], atlas.clusters)
         features = Features(latent, coarse, x, reading)
         image, bent, flow = self.overlay(features, drawn, portrait)
         return Layers(image, drawn, bent, flow)
@@ -231,7 +237,7 @@ class LifespanGenerator(nn.Module):
         super().__init__()
         self.shape = shape
         self.identity_encoder = IdentityEncoder(
-            shape.width, shape.overlay, shape.detail, math.prod(shape.prototypes)
+            shape.width, shape.overlay, shape.detail, shape.prototypes
         )
         self.age_encoder = AgeEncoder(shape.width, shape.code)
         self.mapping = MappingNetwork(shape.code, shape.latent)

@@ -148,7 +148,10 @@ class Overlay(nn.Module):
         smooth = 2 * (lightest + reinforced(light - lightest, wide)) * shades - 1
         detail = enlarged(shades, across) * reinforced(detail, enlarged(fine, across))
         lines = resized(looks.lines, across).exp().clamp(self.LEAST, self.MOST)
-        changed = (enlarged(smooth, across) + detail + 1) * lines - 1
+        changed = enlarged(smooth, across) + detail
+        skin = enlarged(2 * (looks.skin.exp() - self.atlas.OFFSET).clamp(max=1) - 1, across)
+        changed = changed + enlarged(looks.beard, across) * (skin - changed)
+        changed = (changed + 1) * lines - 1
         return laid_along(changed, looks.flow, "bicubic"), looks.flow
 
     def _parted(self, picture: Tensor, side: int) -> tuple[Tensor, Tensor]:

@@ -19,18 +19,22 @@ class Reading(NamedTuple):
     """(N, people) logits"""
     hair: Tensor
     """(N, 1, SIDE/2, SIDE/2) logits of hair"""
+    shortfall: Tensor
+    """(N, clusters): by how many clusters it stays too old on the way to each"""
 
     def packed(self, side: int) -> Tensor:
-        """As channels of a picture (N, 6 + people, side, side), for any side."""
-        people = self.people[:, :, None, None].expand(-1, -1, side, side)
+        """As channels of a picture (N, 6 + people + clusters, side, side), for any side."""
+        told = torch.cat([self.people, self.shortfall], 1)
+        told = told[:, :, None, None].expand(-1, -1, side, side)
         hair = functional.pixel_unshuffle(resized(self.hair, 2 * side), 2)
-        return torch.cat([resized(self.place, side), hair, people], 1)
+        return torch.cat([resized(self.place, side), hair, told], 1)
 
     @classmethod
-    def unpacked(cls, channels: Tensor) -> Self:
+    def unpacked(cls, channels: Tensor, clusters: int) -> Self:
         """What was packed; places and hair as large as they lay there."""
         hair = functional.pixel_shuffle(channels[:, 2:6], 2)
-        return cls(channels[:, :2], channels[:, 6:].mean((2, 3)), hair)
+        told = channels[:, 6:].mean((2, 3))
+        return cls(channels[:, :2], told[:, :-clusters], hair, told[:, -clusters:])
 
 
 class Reader(nn.Module):
@@ -38,7 +42,8 @@ class Reader(nn.Module):
 
     A residual network whose blocks begin as the identity (Zhang et al. 2019).
     Faces differ in few ways, so their places are a linear function of SHAPES numbers, as in the
-    active shape models of Cootes et al. (1995), but learned. Hair is found as by a U-Net.
+    active shape models of Cootes et al. (1995), but learned. Hair is found as by a U-Net. How far
+    a portrait falls short is a linear function of what people are told by, and of who they are.
     """
 
     SIDE = 64
@@ -46,7 +51,7 @@ class Reader(nn.Module):
     GAIN = 0.03
     """How far places lie from those of the mean face, about."""
 
-    def __init__(self, people: int, width: int = 32) -> None:
+    def __init__(self, people: int, clusters: int, width: int = 32) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, width, 5, 2, 2)
         self.down = nn.ModuleList(
@@ -62,6 +67,10 @@ class Reader(nn.Module):
         self.places = EqualLinear(self.SHAPES, 2 * (self.SIDE // 4) ** 2)
         self.pooled = 8 * width
         self.people = nn.Linear(self.pooled, people)
+        self.shortfall = nn.Linear(self.pooled + people, clusters)
+        with torch.no_grad():
+            for parameter in self.shortfall.parameters():
+                parameter.zero_()
         self.normalise = PixelNorm()
         self.hair = nn.ModuleList(
             [
@@ -83,10 +92,14 @@ class Reader(nn.Module):
         hair = _doubled(self.hair[0](eighth + _doubled(last))) + quarter
         hair = _doubled(self.hair[1](_activated(hair))) + half
         hair = self.hair[3](_activated(self.hair[2](_activated(hair))))
+        people = self.people(told if kept is None else told * kept)
+        # What falls short is no view of theirs, and teaches nothing of them.
+        known = torch.cat([told, people.softmax(1)], 1).detach()
         return Reading(
             place.unflatten(1, (2, self.SIDE // 4, self.SIDE // 4)),
-            self.people(told if kept is None else told * kept),
+            people,
             hair,
+            self.shortfall(known),
         )
 
 

@@ -7,7 +7,7 @@ import torch
 
 from model.ages import LIFESPAN_CLUSTERS, age_codes
 from model.bundle import open_bundle
-from model.networks.atlas import Atlas, light_planes
+from model.networks.atlas import Atlas
 from model.networks.lifespan import Decoder, LifespanGenerator, LifespanShape
 from model.runtime import OnnxRuntimeGraph, Provider
 from training import export as exporting
@@ -107,8 +107,10 @@ def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(
             atlas.fades.uniform_(0, 0.5)
             atlas.bends.normal_(std=0.1)
             atlas.means.normal_(std=0.3)
-            atlas.planes.copy_(light_planes(torch.ones(Atlas.SIDE, Atlas.SIDE)))
-            atlas.own.fill_(1.0)
+            for name in Atlas.PLACES:
+                getattr(atlas, name).uniform_()
+            atlas.bare[:3] = 1
+            generator.identity_encoder.reader.shortfall.weight.normal_(std=0.02)
             generator.identity_encoder.reader.places.weight.mul_(3)
     parts = replace(
         trained.parts, encoder=generator.identity_encoder, decoders=(generator.decoder,)

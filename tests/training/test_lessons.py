@@ -97,7 +97,7 @@ def known(lesson, mean):
     hair = torch.full((6, 1, 32, 32), -100.0)
     hair[..., :16] = 100
     people = 100 * lesson.people
-    return Reading(places, people, hair)
+    return Reading(places, people, hair, torch.zeros(6, 3))
 
 
 def test_who_reads_rightly_loses_nothing(lesson):
@@ -136,7 +136,7 @@ def test_portraits_without_landmarks_or_hair_teach_the_rest(lesson):
 
 def test_a_reader_learns_what_it_is_taught(lesson):
     torch.manual_seed(0)
-    reader, mean = Reader(6, width=8), face(0.9)
+    reader, mean = Reader(6, 3, width=8), face(0.9)
     lit = replace(lesson, image=lesson.image + 0.1 * torch.arange(6.0).view(6, 1, 1, 1))
     optimiser = torch.optim.RAdam(reader.parameters(), 4e-3)
     losses = []

@@ -386,3 +386,45 @@ def test_an_atlas_knows_the_faces_that_a_set_shows(empty):
         found, learned.looks[:, :, :, 22:24, 15:17].mean((2, 3, 4)).flatten(), atol=0.03, rtol=0
     )
     assert atlas.own.max() == pytest.approx(learned.own.max().item(), abs=0.05)
+
+
+def test_beards_grow_from_the_nose_to_below_the_jaw_but_not_on_the_lips(empty):
+    beards = prototypes(empty).beards
+    assert beards[26:28, 14:18].min() > 0.8
+    assert beards[30, 15:17].min() > 0.1  # the chin ends at 0.9
+    assert beards[23, 13:19].max() < 0.1
+    assert beards[:18].max() < 0.02
+    assert beards[:, :6].max() < 0.02
+    torch.testing.assert_close(beards, beards.flip(-1), atol=0.15, rtol=0)
+
+
+def test_only_ages_of_adults_have_beards(empty):
+    learned = prototypes(empty)
+    assert learned.bare.tolist() == [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    atlas = Atlas(8, 2, 6)
+    learned.draw(atlas, 3.0)
+    assert atlas.bare.tolist() == learned.bare.tolist()
+    for name, place in (("cheeks", "cheeks"), ("seen", "open"), ("beards", "beards")):
+        drawn = getattr(atlas, name).view(1, 1, Atlas.SIDE, Atlas.SIDE)
+        found = functional.avg_pool2d(drawn, Atlas.SIDE // SIDE)[0, 0]
+        torch.testing.assert_close(found, getattr(learned, place), atol=0.35, rtol=0)
+
+
+def test_adults_are_taught_shaved_on_the_way_to_children(empty):
+    learned = prototypes(empty)
+    learned = dataclasses.replace(learned, own=0 * learned.own)
+    portrait = grey().expand(3, SIDE, SIDE).clone()
+    portrait[:] = 0.6
+    portrait[:, 26:29, 12:20] = 0.2 + 0.1 * (torch.arange(8) % 2)
+    chin = (slice(None), slice(27, 28), slice(14, 18))
+    for source, target in ((5, 0), (4, 3)):
+        shaved = taught(learned, portrait, source, target)[chin]
+        torch.testing.assert_close(shaved, torch.full_like(shaved, 0.6), atol=0.06, rtol=0)
+    for source, target in ((5, 4), (4, 5), (3, 0), (4, 4)):
+        kept = taught(learned, portrait, source, target)[chin]
+        torch.testing.assert_close(kept, portrait[chin], atol=0.02, rtol=0)
+    covered = learned.taught(
+        2 * portrait[None] - 1, face(0.9)[None], one(5), one(0), one(0),
+        hair=torch.ones(1, 1, SIDE, SIDE),
+    )  # fmt: skip
+    torch.testing.assert_close((covered[0] + 1)[chin] / 2, portrait[chin], atol=0.02, rtol=0)

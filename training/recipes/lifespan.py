@@ -53,7 +53,7 @@ ENTRANCE = "from_coarse_rgb."
 OVERLAY = ("decoder.overlay.", "identity_encoder.reader.")
 STUDIED = tuple(
     f"decoder.overlay.atlas.{name}"
-    for name in ("faces", "hair_colours", "lines", "fades", "bends", "means", "planes", "own")
+    for name in ("faces", "hair_colours", "lines", "fades", "bends", "means", *Atlas.PLACES, "bare")
 )
 """What comes of the set that a run trains on, not of its warm start."""
 READER_DECAY = 0.1
@@ -225,6 +225,11 @@ def head_weights(anchors: int, populations: int, kind: str) -> Tensor:
     )
 
 
+def _told(people: Tensor, clusters: int) -> Tensor:
+    """How far people of these logits (N, groups clusters) are of each cluster: (N, clusters)."""
+    return people.float().softmax(1).unflatten(1, (-1, clusters)).sum(1)
+
+
 @dataclass(frozen=True)
 class _Rendered:
     """A step's pictures by G, in the graph that its losses go back through."""
@@ -300,12 +305,17 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             else:
                 reader = self.generator.identity_encoder.reader
                 assert reader is not None
-                lessons = [*reader.parameters(), *overlay.atlas.parameters()]
-                read = {"params": list(reader.parameters()), "lr": config.reader_rate}
-                asked = {"params": list(overlay.atlas.parameters()), "lr": config.flow_rate}
+                # Linear in what is known, both are learned as fast.
+                linear = [*overlay.atlas.parameters(), *reader.shortfall.parameters()]
+                known = {id(parameter) for parameter in linear}
+                read = [p for p in reader.parameters() if id(p) not in known]
+                lessons = [*read, *linear]
                 # Adam's first steps are too far for a reader: it then tells nothing apart for long.
                 optimisers["flow"] = RAdam(
-                    [read | {"weight_decay": READER_DECAY}, asked],
+                    [
+                        {"params": read, "lr": config.reader_rate, "weight_decay": READER_DECAY},
+                        {"params": linear, "lr": config.flow_rate},
+                    ],
                     decoupled_weight_decay=True,
                 )
             if config.flow_interval or overlay.atlas is not None:
@@ -442,7 +452,31 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         reader = self.generator.identity_encoder.reader
         assert reader is not None
         loss, parts = misread(reader, lesson, self.shapes.mean(0), draws)
-        return Loss("flow", loss + asked, {**parts, "asked": asked})
+        short, parts = self._shortfall(reader, batch), {**parts, "asked": asked}
+        return Loss("flow", loss + asked + short[0], {**parts, "short": short[1]})
+
+    def _shortfall(self, reader: Reader, batch: Batch) -> tuple[Tensor, Tensor]:
+        """To know how far portraits fall short of a cluster, and how far off that is, in clusters.
+
+        G changes them, and what is left is how much older the reader finds them than the batch's
+        portraits of the cluster; of one that has none nothing is learned. Only what it knows of
+        that moves: a picture teaches nothing of ages.
+        """
+        clusters = len(self.config.clusters)
+        reading = reader(resized(batch.real, Reader.SIDE))
+        with torch.no_grad():
+            picture = self.generator(batch.real, self.codes[-1, batch.target])
+            people = reader(resized(picture, Reader.SIDE)).people
+            found, own = (_told(x, clusters) for x in (people, reading.people))
+            places = torch.arange(clusters, device=own.device, dtype=own.dtype)
+            ages = own @ places
+            same = (batch.target[:, None] == batch.source).float()
+            wanted = same @ ages / same.sum(1).clamp(min=1)
+            left = found @ places - wanted
+            known = (same.sum(1) > 0) * (1 - own.gather(1, batch.target[:, None])[:, 0])
+        said = reading.shortfall.float().gather(1, batch.target[:, None])[:, 0]
+        better = (said.detach() + left).clamp(-Atlas.SHORT, Atlas.SHORT)
+        return (known * (said - better).square()).mean(), (known * left.abs()).mean()
 
     def _look(self, batch: Batch, rendered: _Rendered) -> tuple[Tensor, Tensor]:
         """What is taught, (N, 3, R, R), and the mean square by which the pictures depart from it.

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from model.networks.atlas import BRIGHTER, DEPARTURE, TINT, Atlas, departure, light_planes
+from model.networks.atlas import Atlas, behind
+from model.networks.departure import BRIGHTER, LARGE
 from model.networks.reader import Reading
 
 SIDE = Atlas.SIDE
@@ -13,21 +14,28 @@ def atlas():
     """Two groups and three clusters, all faces alike, a face that goes all over the picture."""
     torch.manual_seed(0)
     atlas = Atlas(8, 2, 3)
-    atlas.planes.copy_(light_planes(torch.ones(SIDE, SIDE) * (torch.arange(SIDE) < 32)[:, None]))
+    above = ((torch.arange(SIDE) < 32)[:, None] * torch.ones(SIDE, SIDE)).flatten()
+    atlas.cheeks.copy_(above)
+    atlas.seen.copy_(above)
     atlas.own.fill_(1.0)
     return atlas
 
 
 @torch.no_grad()
-def looked(atlas, light, cluster, target, place=None, hair=None):
-    """Shades that someone of `cluster` gets on the way to `target`, an affine mix of clusters."""
+def looks(atlas, light, cluster, target, place=None, hair=None, short=(0.0, 0.0, 0.0)):
+    """What someone of `cluster` gets on the way to `target`, an affine mix of clusters."""
     atlas.asked.weight.zero_()
     atlas.asked.bias.copy_(torch.as_tensor(target))
     people = torch.full((1, 6), -100.0)
     people[0, cluster] = 100.0
     place = torch.zeros(1, 2, 16, 16) if place is None else place
     hair = torch.full((1, 1, 32, 32), -100.0) if hair is None else hair
-    return atlas.looks(torch.zeros(1, 8), Reading(place, people, hair), light).shades
+    reading = Reading(place, people, hair, torch.tensor([short]))
+    return atlas.looks(torch.zeros(1, 8), reading, light)
+
+
+def looked(*given, **further):
+    return looks(*given, **further).shades
 
 
 def face(dark=0.5, spot=SPOT):
@@ -48,7 +56,9 @@ def test_what_lies_behind_a_head_keeps_its_colour(atlas):
 
 
 def test_an_atlas_learns_what_a_latent_asks_for(atlas):
-    reading = Reading(torch.zeros(2, 2, 4, 4), torch.rand(2, 6), torch.rand(2, 1, 8, 8))
+    reading = Reading(
+        torch.zeros(2, 2, 4, 4), torch.rand(2, 6), torch.rand(2, 1, 8, 8), torch.rand(2, 3)
+    )
     for faces in atlas.buffers():
         faces.normal_()
     looks = atlas.looks(torch.rand(2, 8), reading, torch.rand(2, 3, 16, 16))
@@ -90,7 +100,7 @@ def test_what_is_a_portraits_own_goes_with_its_age(atlas, cluster, target, share
     light = face()
     shades = looked(atlas, light, cluster, target)
     apart = ((0.2 + Atlas.OFFSET) / (0.4 + Atlas.OFFSET)) ** torch.ones(3)
-    wanted = -share * DEPARTURE * torch.tanh(apart.log() / DEPARTURE)
+    wanted = -share * LARGE * torch.tanh(apart.log() / LARGE)
     torch.testing.assert_close(shades[0, :, 44, 32], wanted, atol=1e-4, rtol=0)
     torch.testing.assert_close(shades[0, :, :38], torch.zeros(3, 38, SIDE), atol=1e-4, rtol=0)
 
@@ -118,36 +128,85 @@ def test_what_is_a_portraits_own_goes_where_its_face_is_and_not_from_hair(atlas)
     torch.testing.assert_close(covered, torch.zeros_like(covered), atol=1e-4, rtol=0)
 
 
-def test_light_is_not_a_portraits_own():
-    line = torch.arange(SIDE) / SIDE
-    lit = torch.stack(
-        [line[:, None] * a + line * b + 0.3 * b for a, b in ((1, 2), (-1, 0), (0, 3))]
-    )
-    planes = light_planes((torch.rand(SIDE, SIDE) > 0.5).float())
-    apart = departure(lit[None], torch.zeros(1, 3, SIDE, SIDE), planes)
-    torch.testing.assert_close(apart, torch.zeros_like(apart), atol=1e-3, rtol=0)
+CHIN = (slice(None), slice(50, 56), slice(28, 36))
 
 
-def test_a_plane_is_that_of_the_places_that_count():
-    seen = torch.zeros(SIDE, SIDE)
-    seen[:20] = 1
-    picture = torch.rand(3, SIDE, SIDE)
-    picture[:, :20] = 0.5
-    found = picture.flatten(1) @ light_planes(seen).T / SIDE**2
-    torch.testing.assert_close(found, torch.tensor([0.5, 0.0, 0.0]).expand(3, 3), atol=1e-4, rtol=0)
+@pytest.fixture
+def bearded(atlas):
+    """The same where beards grow below the cheeks, on faces of the last cluster alone."""
+    atlas.own.zero_()
+    atlas.beards.copy_(((torch.arange(SIDE) > 40)[:, None] * torch.ones(SIDE, SIDE)).flatten())
+    atlas.bare.copy_(torch.tensor([1.0, 1.0, 0.0]))
+    atlas.means.fill_(-1.0)
+    return atlas
 
 
-def test_large_departures_bright_ones_and_those_of_colour_count_less():
-    planes = torch.zeros(3, SIDE**2)
-    colours = torch.zeros(1, 3, SIDE, SIDE)
-    none = torch.zeros(1, 3, SIDE, SIDE)
-    for dark in (0.1, 1.0, 4.0):
-        wanted = -DEPARTURE * torch.tanh(torch.tensor(dark / DEPARTURE))
-        apart = departure(colours - dark, none, planes)
-        torch.testing.assert_close(apart, torch.full_like(apart, wanted.item()))
-        apart = departure(colours + dark, none, planes)
-        torch.testing.assert_close(apart, torch.full_like(apart, -BRIGHTER * wanted.item()))
-    red = torch.tensor([0.2, -0.1019, 0.0])[:, None, None]  # of no luma
-    small, large = (departure(colours + x * red, none, planes)[0, :, 0, 0] for x in (1.0, 9.0))
-    torch.testing.assert_close(small, 0.3 * red.flatten(), atol=1e-3, rtol=0)
-    assert large.abs().max() <= 0.3 * TINT + 0.01
+@pytest.mark.parametrize(
+    ("cluster", "target", "shaven"),
+    [
+        (2, [1.0, 0.0, 0.0], 1.0),
+        (2, [0.0, 1.2, -0.2], 1.0),
+        (2, [0.0, 0.4, 0.6], 0.4),
+        (2, [0.0, 0.0, 1.0], 0.0),
+        (1, [1.0, 0.0, 0.0], 0.0),
+    ],
+)
+def test_adults_are_shaved_on_the_way_to_an_age_without_beards(bearded, cluster, target, shaven):
+    light = face(spot=(slice(44, 64), slice(0, 64)))
+    found = looks(bearded, light, cluster, target)
+    beard = found.beard[0][CHIN]
+    torch.testing.assert_close(beard, torch.full_like(beard, shaven), atol=1e-4, rtol=0)
+    assert found.beard[..., :36, :].abs().max() < 1e-4
+    # The skin under it is the mean face's in the light of the cheeks.
+    skin = (found.skin.exp() - Atlas.OFFSET)[0][CHIN]
+    torch.testing.assert_close(skin, torch.full_like(skin, 0.4), atol=2e-3, rtol=0)
+
+
+def test_skin_under_a_beard_grows_younger_as_the_face_does(bearded):
+    shades = torch.zeros(6, 5, SIDE, SIDE)
+    shades[::3, :3] = 0.2
+    bearded.faces.copy_(shades.flatten(1))
+    light = face(spot=(slice(44, 64), slice(0, 64)))
+    skins = [looks(bearded, light, 2, target).skin[0][CHIN].mean()
+             for target in ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0])]  # fmt: skip
+    assert (skins[0] - skins[1]).item() == pytest.approx(0.2, abs=1e-4)
+
+
+def test_neither_skin_nor_hair_nor_what_lies_behind_a_head_is_shaved(bearded):
+    bright = face(1.4, (slice(44, 64), slice(0, 64)))
+    assert looks(bearded, bright, 2, [1.0, 0.0, 0.0]).beard[0][CHIN].max() < 1e-4
+    light = face(spot=(slice(44, 64), slice(0, 64)))
+    hair = torch.full((1, 1, 32, 32), 100.0)
+    assert looks(bearded, light, 2, [1.0, 0.0, 0.0], hair=hair).beard.max() < 1e-4
+    light[..., 44:, :] = 0.5
+    light[..., :44, :] = 0.9
+    assert looks(bearded, light, 2, [1.0, 0.0, 0.0]).beard[0][CHIN].max() < 1e-4
+
+
+def test_behind_a_head_all_is_grey():
+    light = torch.full((1, 3, 16, 16), 0.5)
+    light[:, :, :, 8:] = torch.tensor([0.5, 0.4, 0.5])[:, None, None]
+    ground = behind(light)
+    assert (ground[..., :9] == 1).all()
+    assert (ground[..., 9:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("cluster", "target", "short", "asked"),
+    [
+        (2, [0.0, 1.0, 0.0], [0.0, 0.5, 0.0], [0.25, 1.0, -0.25]),
+        (2, [1.0, 0.0, 0.0], [0.5, 0.0, 0.0], [1.5, -0.5, 0.0]),
+        (0, [0.0, 0.0, 1.0], [0.0, 0.0, -0.5], [0.0, -0.5, 1.5]),
+        (2, [0.5, 0.5, 0.0], [0.4, 0.2, 0.0], [0.725, 0.35, -0.075]),
+        (2, [0.0, 1.0, 0.0], [0.0, 9.0, 0.0], [0.35, 1.0, -0.35]),
+        (1, [0.0, 1.0, 0.0], [0.0, 0.5, 0.0], [0.0, 1.0, 0.0]),
+        (2, [0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 1.0, 0.0]),
+    ],
+)
+def test_more_is_asked_for_where_a_portrait_falls_short(atlas, cluster, target, short, asked):
+    atlas.own.zero_()
+    values = torch.tensor([0.0, 0.3, 1.0, 0.0, 0.3, 1.0])
+    atlas.faces.copy_(values[:, None].expand(6, 5 * SIDE**2))
+    shades = looked(atlas, face(1.0), cluster, target, short=short)
+    wanted = values[:3] @ torch.tensor(asked) - values[cluster]
+    torch.testing.assert_close(shades, wanted.expand_as(shades), atol=1e-4, rtol=0)

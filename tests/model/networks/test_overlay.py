@@ -296,3 +296,23 @@ def test_nothing_made_of_an_identity_moves_what_reads_it(generator, atlas):
 def test_an_overlay_without_mean_faces_has_no_atlas():
     plain = LifespanGenerator(replace(SHAPE, prototypes=(0, 0)))
     assert plain.decoder.overlay.atlas is None
+
+
+def test_a_shaved_place_shows_smooth_skin(generator, atlas):
+    """Lines as fine as pixels go with a beard; beside it they stay."""
+    sure(generator, 0, 2, [1.0, 0.0, 0.0])
+    atlas.faces.zero_()
+    line = torch.arange(Atlas.SIDE)[:, None].expand(Atlas.SIDE, Atlas.SIDE).flatten()
+    atlas.cheeks.copy_(line < Atlas.SIDE // 4)
+    atlas.seen.copy_(line < Atlas.SIDE // 4)
+    atlas.beards.copy_(line >= Atlas.SIDE // 2)
+    atlas.bare.copy_(torch.tensor([1.0, 1.0, 0.0]))
+    image = torch.full((1, 3, SIDE, SIDE), 0.4)
+    image[..., SIDE // 2 :, :] = -0.4
+    image[..., ::2] += 0.1
+    shaved = changed(generator, image)[0]
+    chin = shaved[:, SIDE - 8 : SIDE - 2]
+    torch.testing.assert_close(chin, torch.full_like(chin, 0.45), atol=0.03, rtol=0)
+    torch.testing.assert_close(shaved[:, :8], image[0, :, :8], atol=2e-3, rtol=0)
+    sure(generator, 0, 2, [0.0, 0.0, 1.0])
+    torch.testing.assert_close(changed(generator, image), image, atol=2e-3, rtol=0)

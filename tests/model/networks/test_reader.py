@@ -7,7 +7,7 @@ from model.networks.reader import Reader, Reading
 @pytest.fixture
 def reader():
     torch.manual_seed(0)
-    return Reader(6, width=4)
+    return Reader(6, 3, width=4)
 
 
 def test_a_portrait_is_read(reader):
@@ -15,6 +15,7 @@ def test_a_portrait_is_read(reader):
     assert reading.place.shape == (3, 2, 16, 16)
     assert reading.people.shape == (3, 6)
     assert reading.hair.shape == (3, 1, 32, 32)
+    assert reading.shortfall.shape == (3, 3)
 
 
 def test_every_part_of_a_reading_comes_of_the_portrait(reader):
@@ -35,17 +36,34 @@ def test_people_are_told_by_what_is_kept(reader):
 
 
 def test_a_reading_is_packed_into_channels_and_back(reader):
+    torch.nn.init.normal_(reader.shortfall.weight)
     reading = reader(torch.rand(2, 3, 64, 64))
     channels = reading.packed(16)
-    assert channels.shape == (2, 12, 16, 16)
-    for before, after in zip(reading, Reading.unpacked(channels), strict=True):
+    assert channels.shape == (2, 15, 16, 16)
+    for before, after in zip(reading, Reading.unpacked(channels, 3), strict=True):
         torch.testing.assert_close(after, before)
+
+
+def test_what_falls_short_is_learned_beside_all_else(reader):
+    """0 at first, and what teaches it moves nothing that is read."""
+    image = torch.rand(2, 3, 64, 64)
+    assert not reader(image).shortfall.any()
+    (reader(image).shortfall - 1).square().mean().backward()
+    moved = {name for name, parameter in reader.named_parameters() if parameter.grad is not None}
+    assert moved == {"shortfall.weight", "shortfall.bias"}
+    assert reader.shortfall.weight.grad.abs().min() > 0
 
 
 @pytest.mark.parametrize("side", [4, 8, 32])
 def test_a_reading_fits_any_side(reader, side):
-    reading = Reading(torch.full((1, 2, 16, 16), 0.3), torch.rand(1, 6), torch.ones(1, 1, 32, 32))
-    back = Reading.unpacked(reading.packed(side))
+    reading = Reading(
+        torch.full((1, 2, 16, 16), 0.3),
+        torch.rand(1, 6),
+        torch.ones(1, 1, 32, 32),
+        torch.rand(1, 3),
+    )
+    back = Reading.unpacked(reading.packed(side), 3)
     torch.testing.assert_close(back.place, torch.full((1, 2, side, side), 0.3))
     torch.testing.assert_close(back.people, reading.people)
+    torch.testing.assert_close(back.shortfall, reading.shortfall)
     torch.testing.assert_close(back.hair, torch.ones(1, 1, 2 * side, 2 * side))

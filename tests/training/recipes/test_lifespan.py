@@ -3,9 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from model.networks.layers import laid_along
+from model.networks.reader import Reading
 from tests.training.test_shapes import face
 from training.config import config_of
 from training.data import Batch, PortraitSet, split_rows
@@ -358,7 +360,10 @@ def looking(batch):
         torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]).view(1, 6, 1).expand(2, 6, 3),
         torch.zeros(2, 6, 3, 16, 16),
         everywhere,
+        everywhere,
         0 * everywhere,
+        0 * everywhere,
+        torch.zeros(6),
     )
     landmarks = torch.rand(4, 68, 2)
     landmarks[3] = float("nan")
@@ -425,9 +430,75 @@ def test_lessons_teach_an_atlas_the_face_the_hair_the_person_and_the_target(mapp
     }  # fmt: skip
     learned = ("identity_encoder.reader.", "decoder.overlay.atlas.asked.")
     assert all(name.startswith(learned) for name in changed)
-    for part in ("places", "hair", "people"):
+    for part in ("places", "hair", "people", "shortfall"):
         assert any(name.startswith(f"identity_encoder.reader.{part}.") for name in changed)
     assert "decoder.overlay.atlas.asked.weight" in changed
+
+
+class Marked(nn.Module):
+    """Reads a portrait's cluster in its green, and knows how far it falls short by its red."""
+
+    def __init__(self):
+        super().__init__()
+        self.shortfall = nn.Linear(1, 6)
+        nn.init.zeros_(self.shortfall.weight)
+        nn.init.zeros_(self.shortfall.bias)
+
+    def forward(self, image):
+        red, green, _ = image.mean((2, 3)).unbind(1)
+        shares = (1 - (green[:, None] - torch.arange(6)).abs()).clamp(min=1e-9)
+        people = (shares / 2).log().repeat(1, 2)
+        return Reading(image[:, :2], people, image[:, :1], self.shortfall(red[:, None]))
+
+
+def marked(red, green):
+    """Pictures of these marks (N,)."""
+    return torch.stack([red, green, 0 * red], 1)[:, :, None, None].expand(-1, -1, 16, 16)
+
+
+def test_lessons_teach_how_far_short_a_portrait_falls(mapped):
+    """Here each stays too old by its red, whatever is asked for, but for what is asked beyond."""
+    recipe, batch = mapped
+    reader = Marked()
+
+    def changed(image, code):
+        target = [int(torch.nonzero((recipe.codes[-1] == z).all(1))) for z in code]
+        target = torch.tensor(target)
+        reading = reader(image)
+        short = reading.shortfall.gather(1, target[:, None])[:, 0].clamp(-0.7, 0.7)
+        return marked(image[:, 0, 0, 0], target + image[:, 0, 0, 0] - short)
+
+    recipe.generator = changed
+    red = torch.tensor([0.4, -0.2, 0.1, 0.3])
+    source = torch.tensor([1, 2, 3, 4])
+    optimiser = torch.optim.Adam(reader.parameters(), 0.05)
+    left = []
+    for step in range(150):
+        target = source.roll(step % 3 + 1)
+        real = marked(red, source.float())
+        given = replace(batch, real=real, source=source, target=target)
+        loss, missed = recipe._shortfall(reader, given)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        left.append(missed.item())
+    assert left[0] == pytest.approx(0.25, abs=1e-4)
+    assert max(left[-10:]) < 0.03
+    for target in (1, 4):
+        found = reader(marked(red, source.float())).shortfall[:, target]
+        torch.testing.assert_close(found, red, atol=0.05, rtol=0)
+    assert not reader.shortfall.bias[[0, 5]].any()  # of which the batch has none
+
+
+def test_of_its_own_age_no_portrait_falls_short(mapped):
+    recipe, batch = mapped
+    reader = Marked()
+    recipe.generator = lambda image, code: image + 0.5
+    own = torch.tensor([1, 2, 3, 4])
+    given = replace(batch, real=marked(0.1 * own, own.float()), source=own, target=own)
+    loss, left = recipe._shortfall(reader, given)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert left.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_an_exported_atlas_gets_just_what_each_latent_asks_for():

@@ -1,0 +1,78 @@
+"""What a face departs in from the mean face of its age, and a beard in it."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from model.networks.layers import luma
+
+LARGE, TINT = 1.0, 0.3
+"""Departures near the first count ever less, and those of colour only up to the second."""
+CHROMA = 0.3
+"""How much of a departure in colour, other than in luma, counts: lighting has colours too."""
+BRIGHTER = 0.4
+"""How much of what is brighter than in the mean face counts: eyes are narrow where one laughs, and
+open ones would be dark smudges on their lids."""
+BEARD = 0.1
+"""What is darker than skin by this is surely a beard where one may grow, and what is brighter by as
+much surely none: many are hardly darker."""
+OUTLYING = 0.25
+"""How far from the cheeks' a place's colours are, about, for it to count half for the light: hats
+and hair are no face in a strange light."""
+RIDGE = 0.05
+"""Light has half the slope that it seems to have where it is seen over a variance of this, in
+squared shares of the side; it is followed beyond where it is seen."""
+
+
+class Departure(NamedTuple):
+    """Of faces, in logarithms of colours; S is the side."""
+
+    own: Tensor
+    """(N, 3, S, S), what each is apart by, but for the light"""
+    skin: Tensor
+    """(N, 3, S, S), the mean face in the light that is on each"""
+    beard: Tensor
+    """(N, 1, S, S), 0 to 1: how far it is dark as a beard is"""
+
+
+def departure(colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor) -> Departure:
+    """How faces of log colours (N, 3, S, S) depart from mean ones.
+
+    `seen` (N or 1, 1, S, S) weighs what shows the light on a face, `cheeks` (S, S) what surely
+    does.
+    """
+    skin = means + light_on(colours - means, cheeks, seen)
+    apart = colours - skin
+    grey = luma(apart)
+    # A hair's breadth wider: what is left of it would be its outline.
+    beard = ((functional.max_pool2d(-grey, 3, 1, 1) + BEARD) / (2 * BEARD)).clamp(0, 1)
+    tint = (apart - grey).clamp(-TINT, TINT)
+    grey = LARGE * torch.tanh(grey / LARGE)
+    own = -functional.leaky_relu(-grey, BRIGHTER) + CHROMA * tint
+    return Departure(own, skin, beard)
+
+
+def light_on(apart: Tensor, cheeks: Tensor, seen: Tensor) -> Tensor:
+    """A plane in each colour, (N, 3, S, S): what of (N, 3, S, S), log colours, is light.
+
+    The weighted least squares, with a ridge on the slopes. What is not near the cheeks' mean counts
+    less, as in a step of an iteratively reweighted fit (Cauchy's weights; Holland, Welsch 1977).
+    """
+    side = apart.shape[-1]
+    mean = (apart * cheeks).sum((2, 3), keepdim=True) / cheeks.sum().clamp(min=1e-3)
+    weights = seen / (1 + (apart - mean).square().mean(1, keepdim=True) / OUTLYING**2)
+    total = weights.sum((2, 3), keepdim=True).clamp(min=1e-3)
+
+    def mean_of(x: Tensor) -> Tensor:
+        return (weights * x).sum((2, 3), keepdim=True) / total
+
+    line = (torch.arange(side, device=apart.device) + 0.5) / side - 0.5
+    across, down = line.expand(1, 1, side, side), line[:, None].expand(1, 1, side, side)
+    across, down = across - mean_of(across), down - mean_of(down)
+    down = down - mean_of(across * down) / (mean_of(across.square()) + 1e-6) * across
+    light = mean_of(apart)
+    for slope in (across, down):
+        light = light + mean_of(apart * slope) / (mean_of(slope.square()) + RIDGE) * slope
+    return light

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from model.networks.departure import (
+    BEARD,
+    BRIGHTER,
+    LARGE,
+    TINT,
+    departure,
+    light_on,
+)
+
+SIDE = 64
+NONE = torch.zeros(1, 3, SIDE, SIDE)
+LINE = (torch.arange(SIDE) + 0.5) / SIDE - 0.5
+ROWS = LINE[:, None].expand(SIDE, SIDE)
+FACE = ((LINE.square() + LINE[:, None].square()) < 0.16).float()
+CHEEKS = FACE * ((ROWS > -0.1) & (ROWS < 0.1))
+
+
+def plane(across, down, level=0.0):
+    """(1, 3, S, S), in all colours."""
+    return (level + across * LINE + down * LINE[:, None]).expand(1, 3, SIDE, SIDE)
+
+
+@pytest.mark.parametrize(("across", "down", "level"), [(0.3, 0.0, 0.4), (0.0, -0.4, 0.0)])
+def test_light_is_a_plane_with_a_part_of_its_slope(across, down, level):
+    lit = plane(across, down, level)
+    light = light_on(lit, CHEEKS, FACE)
+    torch.testing.assert_close(light[..., 32, 32], lit[..., 32, 32], atol=0.02, rtol=0)
+    for axis, slope in ((-1, across), (-2, down)):
+        found = light.diff(dim=axis).mean().item() * SIDE
+        # Where a disk of radius 0.4 is seen, its variance is 0.04.
+        assert found == pytest.approx(slope * 0.04 / 0.09, abs=0.02)
+
+
+def test_each_colour_has_its_light():
+    lit = torch.tensor([0.3, 0.0, -0.2])[:, None, None].expand(1, 3, SIDE, SIDE)
+    torch.testing.assert_close(light_on(lit, CHEEKS, FACE), lit, atol=1e-5, rtol=0)
+
+
+def test_what_is_not_seen_says_nothing_of_the_light():
+    hat = plane(0.0, 0.0, 0.2).clone()
+    hat[..., :20, :] = -1.0
+    seen = FACE * (LINE[20] < ROWS)
+    light = light_on(hat, CHEEKS, seen)
+    torch.testing.assert_close(light, torch.full_like(light, 0.2), atol=1e-4, rtol=0)
+
+
+def test_what_is_seen_but_unlike_the_cheeks_says_little():
+    hat = plane(0.0, 0.0, 0.2).clone()
+    hat[..., :20, :] = -1.5
+    light = light_on(hat, CHEEKS, FACE)
+    assert (light[..., 20:60, 32] - 0.2).abs().max() < 0.1
+    assert (hat * FACE).sum() / FACE.sum() / 3 < -0.1
+
+
+def test_a_face_of_which_nothing_is_seen_has_no_light():
+    light = light_on(plane(0.2, 0.1, 0.5), CHEEKS, torch.zeros(1, 1, SIDE, SIDE))
+    assert light.isfinite().all()
+    assert light.abs().max() < 1e-3
+
+
+def test_a_face_like_the_mean_one_departs_in_nothing():
+    means = torch.rand(1, 3, SIDE, SIDE)
+    found = departure(means + 0.3, means, CHEEKS, FACE)
+    torch.testing.assert_close(found.own, NONE, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.skin, means + 0.3, atol=1e-5, rtol=0)
+
+
+def test_large_departures_bright_ones_and_those_of_colour_count_less():
+    spot = (slice(None), slice(None), slice(56, 58), slice(30, 32))
+
+    def own(colour):
+        colours = NONE.clone()
+        colours[spot] = colour
+        return departure(colours, NONE, CHEEKS, FACE).own[0, :, 56, 30]
+
+    grey = torch.ones(3, 1, 1)
+    for dark in (0.1, 1.0, 4.0):
+        wanted = -LARGE * torch.tanh(torch.tensor(dark / LARGE)).expand(3)
+        torch.testing.assert_close(own(-dark * grey), wanted, atol=1e-3, rtol=0)
+        torch.testing.assert_close(own(dark * grey), -BRIGHTER * wanted, atol=1e-3, rtol=0)
+    red = torch.tensor([0.2, -0.1019, 0.0])[:, None, None]  # of no luma
+    torch.testing.assert_close(own(red), 0.3 * red.flatten(), atol=1e-3, rtol=0)
+    assert own(9 * red).abs().max() <= 0.3 * TINT + 0.01
+
+
+@pytest.mark.parametrize(("darker", "beard"), [(2 * BEARD, 1.0), (0.0, 0.5), (-2 * BEARD, 0.0)])
+def test_a_beard_is_darker_than_the_skin_beside_it(darker, beard):
+    colours = NONE.clone()
+    colours[..., 46:, :] = -darker
+    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1))
+    torch.testing.assert_close(found.beard[..., 50:, :].mean().item(), beard, atol=1e-3, rtol=0)
+    torch.testing.assert_close(found.skin, NONE, atol=1e-4, rtol=0)
