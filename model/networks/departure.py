@@ -63,16 +63,23 @@ def light_on(apart: Tensor, cheeks: Tensor, seen: Tensor) -> Tensor:
     side = apart.shape[-1]
     mean = (apart * cheeks).sum((2, 3), keepdim=True) / cheeks.sum().clamp(min=1e-3)
     weights = seen / (1 + (apart - mean).square().mean(1, keepdim=True) / OUTLYING**2)
-    total = weights.sum((2, 3), keepdim=True).clamp(min=1e-3)
-
-    def mean_of(x: Tensor) -> Tensor:
-        return (weights * x).sum((2, 3), keepdim=True) / total
-
     line = (torch.arange(side, device=apart.device) + 0.5) / side - 0.5
-    across, down = line.expand(1, 1, side, side), line[:, None].expand(1, 1, side, side)
-    across, down = across - mean_of(across), down - mean_of(down)
-    down = down - mean_of(across * down) / (mean_of(across.square()) + 1e-6) * across
-    light = mean_of(apart)
-    for slope in (across, down):
-        light = light + mean_of(apart * slope) / (mean_of(slope.square()) + RIDGE) * slope
-    return light
+    x, y = line.expand(side, side).flatten(), line[:, None].expand(side, side).flatten()
+    # Two products of matrices instead of a dozen sums over all places.
+    plane = torch.stack([torch.ones_like(x), x, y])
+    terms = torch.cat([plane, torch.stack([x * x, x * y, y * y])])
+    weights = weights.flatten(2)
+    total, *moments = (weights @ terms.T).unbind(2)
+    total = total.clamp(min=1e-3)
+    level, across, down = ((weights * apart.flatten(2)) @ plane.T / total[:, None]).unbind(2)
+    mx, my, xx, xy, yy = (moment / total for moment in moments)
+    xx, xy, yy = xx - mx * mx, xy - mx * my, yy - my * my
+    # Down, less what of it is across.
+    shear = xy / (xx + 1e-6)
+    across = across - level * mx
+    down = down - level * my - shear * across
+    across = across / (xx + RIDGE)
+    down = down / (yy - 2 * shear * xy + shear * shear * xx + RIDGE)
+    across = across - shear * down
+    light = torch.stack([level - across * mx - down * my, across, down], 2) @ plane
+    return light.unflatten(2, (side, side))
