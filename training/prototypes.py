@@ -41,6 +41,8 @@ BEARD_BELOW, BEARD_ABOVE, WINGS = 0.08, 0.01, 0.02
 above that base, and how far beside the nose, in shares of the side."""
 LIPS = 0.8
 """How much of the mouth's height no beard covers: it hangs over its edge."""
+BEARDLESS = ("female",)
+"""Groups without beards."""
 MARGIN = 3 / 128
 """How far around eyes, brows and mouth, in shares of the side, no lines are drawn: they would be a
 second lid or lip where the face is not quite found."""
@@ -66,7 +68,7 @@ class Prototypes:
     not say where hair is. `means` (groups, clusters, 3, S, S) are the looks of the mean faces
     themselves; `cheeks`, `open`, `own` and `beards` (S, S), 0 to 1, where skin surely lies open,
     where the light on a face is seen, where what is a portrait's own goes and where beards grow;
-    `bare` (clusters,) is 1 for an age without.
+    `bare` (groups, clusters) is 1 for people without.
     """
 
     shapes: Tensor
@@ -99,7 +101,7 @@ class Prototypes:
         places = torch.stack([self.cheeks, self.open, self.own, self.beards])
         for name, place in zip(Atlas.PLACES, enlarged(places[None], Atlas.SIDE)[0], strict=True):
             getattr(atlas, name).copy_(place.flatten())
-        atlas.bare.copy_(self.bare)
+        atlas.bare.copy_(self.bare.flatten())
         moves = self.shapes - self.shapes.mean(0)
         # As seen from where the places of the mean face are, not from where they come to be.
         atlas.bends.copy_(bending_flow(self.shapes - 2 * moves, moves, Atlas.BENDS).flatten(1))
@@ -182,7 +184,7 @@ class Prototypes:
         colours, hair = laid_along(torch.cat([colours, hair], 1), inverse).split([3, 1], 1)
         found = departure(colours, self.means[group, source], self.cheeks, self.open * (1 - hair))
         share = Atlas.YOUNGER * (target < source).float() + Atlas.OLDER * (target > source)
-        shaven = (1 - self.bare[source]) * self.bare[target]
+        shaven = (1 - self.bare[group, source]) * self.bare[group, target]
         own, beard = (
             weights[:, None, None, None] * places * x
             for weights, places, x in (
@@ -237,7 +239,7 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
         _open(shapes.mean(0), side),
         _own(shapes.mean(0), side),
         _beards(shapes.mean(0), side),
-        1 - lines.new_tensor(grown_up),
+        _bare(grown_up, config.groups).to(device),
     )
 
 
@@ -477,6 +479,12 @@ def _own(mean: Tensor, side: int) -> Tensor:
     inside = -functional.max_pool2d(-inside, 2 * rim + 1, 1, rim)
     mouth = functional.max_pool2d(mouth, 3, 1, 1)
     return (softened(inside, 6 * _passes(side)) * (1 - softened(mouth, _passes(side))))[0, 0]
+
+
+def _bare(grown_up: list[bool], groups: tuple[str, ...]) -> Tensor:
+    """(groups, clusters), 0 for people who may have a beard and 1 for others."""
+    bearded = torch.tensor(grown_up).expand(len(groups), -1)
+    return 1 - (bearded & ~torch.tensor([[group in BEARDLESS] for group in groups])).float()
 
 
 def _beards(mean: Tensor, side: int) -> Tensor:

@@ -45,9 +45,9 @@ class Atlas(nn.Module):
 
     A difference says little of a face that never was as the mean one: brows that are light already
     fade to nothing, and a beard stays. So what a portrait departs in from the mean face of its own
-    age is taken away as well, all of it on the way to younger and a part on that to older. Adults
-    on the way to an age without beards are shaved: where one may grow and what is seen is as dark,
-    the mean face's skin takes its place, in the light that is on the portrait.
+    age is taken away as well, all of it on the way to younger and a part on that to older. Who may
+    have a beard is shaved on the way to an age without: where one may grow and what is seen is as
+    dark, the mean face's skin takes its place, in the light that is on the portrait.
     """
 
     SIDE = 64
@@ -77,7 +77,7 @@ class Atlas(nn.Module):
         self.register_buffer("means", torch.zeros(groups * clusters, 3 * self.SIDE**2))
         for place in self.PLACES:
             self.register_buffer(place, torch.zeros(self.SIDE**2))
-        self.register_buffer("bare", torch.zeros(clusters))
+        self.register_buffer("bare", torch.zeros(groups * clusters))
         self.faces: Tensor
         """(groups clusters, 5 SIDE SIDE): shades, fine and wide, as in `Looks`"""
         self.hair_colours: Tensor
@@ -100,7 +100,7 @@ class Atlas(nn.Module):
         self.beards: Tensor
         """(SIDE SIDE): where beards grow, 0 to 1"""
         self.bare: Tensor
-        """(clusters,): 1 for an age without beards"""
+        """(groups clusters,): 1 for people without beards"""
         ageing = torch.gradient(torch.eye(clusters), dim=0)[0]
         self.register_buffer("ageing", ageing, persistent=False)
         self.ageing: Tensor
@@ -129,7 +129,8 @@ class Atlas(nn.Module):
         hair = torch.sigmoid(reading.hair.float())
         found = self._departure(own.flatten(1), reading.place, light, hair)
         gone = share[:, None, None, None] * self._at(self.own) * found.own
-        shaven = (own.sum(1) @ (1 - self.bare)) * (asked @ self.bare).clamp(0, 1)
+        shaven = own.flatten(1) @ (1 - self.bare)
+        shaven = shaven * ((own.flatten(1) + way) @ self.bare).clamp(0, 1)
         beard = shaven[:, None, None, None] * self._at(self.beards) * found.beard
         maps = torch.cat([maps, fade, gone, beard, found.skin], 1)
         maps = resized(laid_along(maps, reading.place), side)

@@ -16,8 +16,8 @@ BRIGHTER = 0.4
 """How much of what is brighter than in the mean face counts: eyes are narrow where one laughs, and
 open ones would be dark smudges on their lids."""
 BEARD = 0.1
-"""What is darker than skin by this is surely a beard where one may grow, and what is brighter by as
-much surely none: many are hardly darker."""
+"""What is darker in red than skin by this is surely a beard where one may grow, and what is brighter
+by as much surely none: many are hardly darker. Lips are no darker in red."""
 OUTLYING = 0.25
 """How far from the cheeks' a place's colours are, about, for it to count half for the light: hats
 and hair are no face in a strange light."""
@@ -47,7 +47,7 @@ def departure(colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor) -> D
     apart = colours - skin
     grey = luma(apart)
     # A hair's breadth wider: what is left of it would be its outline.
-    beard = ((functional.max_pool2d(-grey, 3, 1, 1) + BEARD) / (2 * BEARD)).clamp(0, 1)
+    beard = ((functional.max_pool2d(-apart[:, :1], 3, 1, 1) + BEARD) / (2 * BEARD)).clamp(0, 1)
     tint = (apart - grey).clamp(-TINT, TINT)
     grey = LARGE * torch.tanh(grey / LARGE)
     own = -functional.leaky_relu(-grey, BRIGHTER) + CHROMA * tint

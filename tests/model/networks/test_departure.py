@@ -93,3 +93,11 @@ def test_a_beard_is_darker_than_the_skin_beside_it(darker, beard):
     found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1))
     torch.testing.assert_close(found.beard[..., 50:, :].mean().item(), beard, atol=1e-3, rtol=0)
     torch.testing.assert_close(found.skin, NONE, atol=1e-4, rtol=0)
+
+
+def test_lips_are_no_beard():
+    """They are as bright as skin in red."""
+    colours = NONE.clone()
+    colours[:, 1:, 46:] = -2 * BEARD
+    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1))
+    torch.testing.assert_close(found.beard[..., 50:, :].mean().item(), 0.5, atol=1e-3, rtol=0)

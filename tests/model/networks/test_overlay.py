@@ -306,7 +306,7 @@ def test_a_shaved_place_shows_smooth_skin(generator, atlas):
     atlas.cheeks.copy_(line < Atlas.SIDE // 4)
     atlas.seen.copy_(line < Atlas.SIDE // 4)
     atlas.beards.copy_(line >= Atlas.SIDE // 2)
-    atlas.bare.copy_(torch.tensor([1.0, 1.0, 0.0]))
+    atlas.bare.copy_(torch.tensor([1.0, 1.0, 0.0]).repeat(2))
     image = torch.full((1, 3, SIDE, SIDE), 0.4)
     image[..., SIDE // 2 :, :] = -0.4
     image[..., ::2] += 0.1
