@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from model.networks.atlas import Atlas, behind
 from model.networks.departure import departure
-from model.networks.layers import LUMA, enlarged, laid_along, resized, softened
+from model.networks.greying import WHITE, greyed, white_hair
+from model.networks.layers import LUMA, enlarged, laid_along, luma, resized, softened
 from model.networks.overlay import Overlay, reinforced
 from training.data import DataError, PortraitSet
 from training.metrics import head_turn
@@ -50,6 +51,8 @@ FADING = 10.0
 """How far lines fade where an older face would get some, beside how strong those are."""
 ADULT_YEARS = 20
 """Age from which on what skin gets are wrinkles; before, its features grow."""
+GREYING = 1.5
+"""How much whiter hair grows than it is seen to: many dye theirs."""
 SURE, LITTLE = 0.8, 0.02
 """Share of hair from which on a pixel shows its colour, and share of such pixels needed."""
 
@@ -64,8 +67,9 @@ class Prototypes:
     fine lines that faces of a cluster have and those of the cluster before have not, and `fades`
     those of how much stronger all lines near them are. `tone` and `relief` (S, S), 0 to 1, say how
     much of a difference of two looks or contrasts is the age's at a place. `hair` (groups,
-    clusters, 3) are logarithms of its colours beside those of the cheeks, all 0 for a set that does
-    not say where hair is. `means` (groups, clusters, 3, S, S) are the looks of the mean faces
+    clusters, 3) are logarithms of its colours beside those of the cheeks, and `greys` (groups,
+    clusters) the share of it that is white but was not in the cluster before; all 0 for a set that
+    does not say where hair is. `means` (groups, clusters, 3, S, S) are the looks of the mean faces
     themselves; `cheeks`, `open`, `own` and `beards` (S, S), 0 to 1, where skin surely lies open,
     where the light on a face is seen, where what is a portrait's own goes and where beards grow;
     `bare` (groups, clusters) is 1 for people without.
@@ -79,6 +83,7 @@ class Prototypes:
     tone: Tensor
     relief: Tensor
     hair: Tensor
+    greys: Tensor
     means: Tensor
     cheeks: Tensor
     open: Tensor
@@ -92,7 +97,9 @@ class Prototypes:
         faces = torch.cat([self.tone * self.looks, self.relief * self.contrasts], 2)
         faces = enlarged(faces.flatten(0, 1), Atlas.SIDE)
         atlas.faces.copy_(strength * faces.flatten(1))
-        atlas.hair_colours.copy_(strength * self.hair.flatten(0, 1))
+        colours = self.hair.diff(dim=1, prepend=self.hair[:, :1])
+        atlas.hair_colours.copy_(strength * colours.flatten(0, 1))
+        atlas.greys.copy_((strength * GREYING * self.greys).flatten())
         lines = resized(self.lines.flatten(0, 1)[:, None], Atlas.LINES)
         atlas.lines.copy_(line_strength * lines.flatten(1))
         fades = resized(self.fades.flatten(0, 1)[:, None], Atlas.SIDE)
@@ -138,16 +145,23 @@ class Prototypes:
                 strength * torch.cat([self.tone * look, self.relief * relief], 1),
                 line_strength * resized(torch.cat([lines, -fade], 1), side),
                 *self._gone(bent, landmarks, source, target, group, hair),
+                self.cheeks.expand(len(bent), 1, -1, -1),
             ],
             1,
         )
         maps = laid_along(maps, bending_flow(mean, landmarks - mean, side // 2))
-        shades, contrasts, lines, fade, gone, beard, skin = maps.split([3, 2, 1, 1, 3, 1, 3], 1)
-        light = (bent + 1) / 2
+        shades, contrasts, lines, fade, gone, beard, skin, cheeks = maps.split(
+            [3, 2, 1, 1, 3, 1, 3, 1], 1
+        )
+        light, grey = (bent + 1) / 2, torch.zeros_like(beard)
         skin, beard = skin + shades, beard * (1 - behind(light))
         if hair is not None:
-            shade = strength * (self.hair[group, target] - self.hair[group, source])
+            greys, colours = self.greys[group], self.hair.diff(dim=1, prepend=self.hair[:, :1])
+            coloured = (older & (greys == 0)).float() - younger.float()
+            shade = strength * (coloured[:, :, None] * colours[group]).sum(1)
             shades = shades + shade[:, :, None, None] * hair
+            grown = strength * GREYING * (greys * older).sum(1)
+            grey = hair * grown.clamp(max=Atlas.GREYEST)[:, None, None, None]
             lines, gone, beard = lines * (1 - hair), gone * (1 - hair), beard * (1 - hair)
         shades = (shades - gone).exp()
         fine, wide, added = (
@@ -157,8 +171,9 @@ class Prototypes:
             .chunk(3, 1)
         )
         smooth, smoother = _bands(light)
-        detail = reinforced(smooth - smoother, wide) + reinforced(light - smooth, fine)
-        light = (smoother + detail) * shades
+        broad = (smoother + reinforced(smooth - smoother, wide)) * shades
+        broad, strands = greyed(broad, grey, white_hair(smooth, cheeks))
+        light = broad + shades * strands * reinforced(light - smooth, fine)
         light = light + beard * ((skin.exp() - Atlas.OFFSET).clamp(max=1) - light)
         light = light * added
         return (2 * light - 1).clamp(-1, 1)
@@ -232,8 +247,9 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
         lines,
         fades,
         certain * _face(shapes.mean(0), BROWS, side) * _mouth(shapes.mean(0), side),
-        certain * _face(shapes.mean(0), FOREHEAD, side),
+        certain * _face(shapes.mean(0), FOREHEAD, side) * _mouth(shapes.mean(0), side),
         _muted(hair, HAIR_CHROMA)[..., 0, 0],
+        _greys(cells, grown_up).to(device),
         look,
         _cheeks(shapes.mean(0), side),
         _open(shapes.mean(0), side),
@@ -258,6 +274,8 @@ class _Cell:
     """(L, L), mean of log luma in fine lines"""
     line_spread: Tensor | None
     """(L, L), its variance over portraits; None of a single one"""
+    grey: float
+    """Mean share of their hair that is white, if none of it were light; NaN where none is seen"""
     number: int
     """Portraits looked at"""
 
@@ -283,7 +301,7 @@ def _cells(portraits: PortraitSet, mean: Tensor, cluster: int, group: int) -> li
                 for x in parts
             ]
         )
-        luma = (seen[:, :3] * seen.new_tensor(LUMA)[:, None, None]).sum(1)
+        hair = luma(seen[:, 5:, :1, :1]).exp() / WHITE
         fine = torch.cat(
             [
                 _lines(portraits.finer_portraits(x, Atlas.LINES), landmarks[x.to(device)], mean)
@@ -297,9 +315,10 @@ def _cells(portraits: PortraitSet, mean: Tensor, cluster: int, group: int) -> li
                 source,
                 weight,
                 seen.nanmedian(0).values,
-                luma.var(0) if many else None,
+                luma(seen[:, :3])[:, 0].var(0) if many else None,
                 fine.mean(0),
                 fine.var(0) if many else None,
+                hair.clamp(max=1).nanmean().item(),
                 len(fine),
             )
         )
@@ -333,6 +352,22 @@ def _of_clusters(group: list[list[_Cell]]) -> Tensor:
     # A cell without hair says what the others do on average.
     medians = torch.where(medians.isnan(), medians.nanmean(0), medians).nan_to_num()
     return torch.einsum("kn,nchw->kchw", _shares(group).to(medians), medians)
+
+
+def _greys(groups: list[list[list[_Cell]]], grown_up: list[bool]) -> Tensor:
+    """(groups, clusters), share of hair that is white in each cluster of adults and was not in the
+    one before, of adults too. Children's hair darkens instead.
+    """
+    found = []
+    for group in groups:
+        greys = torch.tensor([cell.grey for cells in group for cell in cells])
+        greys = torch.where(greys.isnan(), greys.nanmean(), greys).nan_to_num()
+        found.append(_shares(group) @ greys[:, None])
+    every = _completed(found)[..., 0]
+    before = every.roll(1, 1)
+    adult = torch.tensor(grown_up)
+    adult = adult & adult.roll(1) & (torch.arange(len(adult)) > 0)
+    return ((every - before) / (1 - before).clamp(min=1e-3)).clamp(min=0) * adult
 
 
 def _grown(groups: list[list[list[_Cell]]], mean: Tensor) -> Tensor:
@@ -395,9 +430,8 @@ def _measured(portraits: Tensor, landmarks: Tensor, mean: Tensor, hair: Tensor |
     skin = (light * cheeks).sum((2, 3), keepdim=True) / cheeks.sum()
     light = light - skin
     smooth, smoother = _bands(light)
-    luma = light.new_tensor(LUMA)[:, None, None]
     lines = [
-        softened((band * luma).sum(1, keepdim=True).square(), 6 * _passes(side)).clamp(min=1e-6)
+        softened(luma(band).square(), 6 * _passes(side)).clamp(min=1e-6)
         for band in (light - smooth, smooth - smoother)
     ]
     colours = torch.zeros_like(skin)
@@ -417,18 +451,15 @@ def _lines(portraits: Tensor, landmarks: Tensor, mean: Tensor) -> Tensor:
     wanted = mean.expand_as(landmarks)
     flow = bending_flow(landmarks, wanted - landmarks, portraits.shape[-1] // 4)
     face = laid_along(portraits, flow, "bicubic")
-    luma = face.new_tensor(LUMA)[:, None, None]
-    light = (((face + 1) / 2 + Atlas.OFFSET).clamp(min=Atlas.OFFSET / 2).log() * luma).sum(
-        1, keepdim=True
-    )
+    light = luma(((face + 1) / 2 + Atlas.OFFSET).clamp(min=Atlas.OFFSET / 2).log())
     passes = _passes(portraits.shape[-1])
     return (softened(light, passes // 4) - softened(light, 2 * passes))[:, 0]
 
 
 def _muted(colours: Tensor, chroma: float) -> Tensor:
     """Colours (..., 3, H, W) with `chroma` of their distance from their luma."""
-    luma = (colours * colours.new_tensor(LUMA)[:, None, None]).sum(-3, keepdim=True)
-    return luma + chroma * (colours - luma)
+    grey = (colours * colours.new_tensor(LUMA)[:, None, None]).sum(-3, keepdim=True)
+    return grey + chroma * (colours - grey)
 
 
 def _passes(side: int) -> int:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.departure import Departure, departure
+from model.networks.greying import white_hair
 from model.networks.layers import EqualLinear, laid_along, resized
 from model.networks.reader import Reading
 
@@ -26,6 +27,10 @@ class Looks(NamedTuple):
     """(N, 1, S, S), how far it is shaved, 0 to 1"""
     skin: Tensor
     """(N, 3, S, S), logarithms of the colours under it, with `Atlas.OFFSET`"""
+    grey: Tensor
+    """(N, 1, S, S), share of it that is hair gone white, 0 to 1"""
+    white: Tensor
+    """(N, 3, 1, 1), that hair's colour, 0 to 1"""
     flow: Tensor
     """(N, 2, F, F), what then bends it, in halves of the side"""
 
@@ -39,6 +44,7 @@ class Atlas(nn.Module):
     a path between two latents is one between two faces, and beyond them their difference grows.
     Only lines come with age and do not go again: where mean faces have them others have none, and
     taken away there they would be bright ones. What lines a portrait has near them fades instead.
+    So does white among hair: a factor on its colour would leave black hair black.
 
     Faces resist: some stay older than the one that was asked for, others get too young. The reader
     knows by how much (`Reading.shortfall`), and as much more is asked for.
@@ -63,6 +69,8 @@ class Atlas(nn.Module):
 
     SHORT = 0.7
     """Most clusters that are asked for beyond what is wanted."""
+    GREYEST = 0.8
+    """Most of hair that goes white."""
     PLACES = ("cheeks", "seen", "own", "beards")
     """Buffers that say where in the mean face things are."""
 
@@ -71,6 +79,7 @@ class Atlas(nn.Module):
         self.groups, self.clusters = groups, clusters
         self.register_buffer("faces", torch.zeros(groups * clusters, 5 * self.SIDE**2))
         self.register_buffer("hair_colours", torch.zeros(groups * clusters, 3))
+        self.register_buffer("greys", torch.zeros(groups * clusters))
         self.register_buffer("lines", torch.zeros(groups * clusters, self.LINES**2))
         self.register_buffer("fades", torch.zeros(groups * clusters, self.SIDE**2))
         self.register_buffer("bends", torch.zeros(clusters, 2 * self.BENDS**2))
@@ -81,7 +90,9 @@ class Atlas(nn.Module):
         self.faces: Tensor
         """(groups clusters, 5 SIDE SIDE): shades, fine and wide, as in `Looks`"""
         self.hair_colours: Tensor
-        """(groups clusters, 3)"""
+        """(groups clusters, 3): logarithms, beside those of the cluster before"""
+        self.greys: Tensor
+        """(groups clusters,): share of hair that is white, but not in the cluster before"""
         self.lines: Tensor
         """(groups clusters, LINES LINES): those that the cluster before has not"""
         self.fades: Tensor
@@ -123,7 +134,8 @@ class Atlas(nn.Module):
         older = torch.ones(self.clusters, self.clusters, device=asked.device).tril()
         grown = (own.sum(2, keepdim=True) * (asked @ older)[:, None] - own @ older).flatten(1)
         maps = (way @ self.faces).unflatten(1, (5, self.SIDE, self.SIDE))
-        fade = (grown.clamp(max=0) @ self.fades).unflatten(1, (1, self.SIDE, self.SIDE))
+        shed, gained = grown.clamp(max=0), grown.clamp(min=0)
+        fade = (shed @ self.fades).unflatten(1, (1, self.SIDE, self.SIDE))
         share = self.YOUNGER * older.tril(-1) + self.OLDER * older.T.triu(1)
         share = ((own.sum(1) @ share) * asked).sum(1).clamp(0, 1)
         hair = torch.sigmoid(reading.hair.float())
@@ -132,24 +144,28 @@ class Atlas(nn.Module):
         shaven = own.flatten(1) @ (1 - self.bare)
         shaven = shaven * ((own.flatten(1) + way) @ self.bare).clamp(0, 1)
         beard = shaven[:, None, None, None] * self._at(self.beards) * found.beard
-        maps = torch.cat([maps, fade, gone, beard, found.skin], 1)
+        cheeks = self._at(self.cheeks).expand_as(beard)
+        maps = torch.cat([maps, fade, gone, beard, found.skin, cheeks], 1)
         maps = resized(laid_along(maps, reading.place), side)
-        shades, contrasts, fade, gone, beard, skin = maps.split([3, 2, 1, 3, 1, 3], 1)
+        shades, contrasts, fade, gone, beard, skin, cheeks = maps.split([3, 2, 1, 3, 1, 3, 1], 1)
         skin = skin + shades
         fine, wide = (contrasts + fade).chunk(2, 1)
         wider = functional.max_pool2d(hair, 3, 1, 1)
         shades = shades - gone * (1 - resized(wider, side))
         # Smaller by a pixel: what lies behind a head is not to change with its hair.
         inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
-        shades = shades + inside * (way @ self.hair_colours)[:, :, None, None]
-        lines = (grown.clamp(min=0) @ self.lines).unflatten(1, (1, self.LINES, -1))
+        coloured = shed + gained * (self.greys == 0)
+        shades = shades + inside * (coloured @ self.hair_colours)[:, :, None, None]
+        grey = inside * (gained @ self.greys).clamp(max=self.GREYEST)[:, None, None, None]
+        lines = (gained @ self.lines).unflatten(1, (1, self.LINES, -1))
         lines = laid_along(lines, reading.place) * (1 - resized(hair, self.LINES))
         flow = (asked - own.sum(1)) @ self.bends
         flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
         flow = laid_along(flow, flow)
         beard = beard * (1 - resized(wider, side)) * (1 - behind(light))
-        return Looks(shades, fine, wide, lines, beard, skin, flow)
+        white = white_hair(light, cheeks)
+        return Looks(shades, fine, wide, lines, beard, skin, grey, white, flow)
 
     def _further(self, asked: Tensor, own: Tensor, shortfall: Tensor) -> Tensor:
         """What must be asked for so that a portrait does not fall short of it; all (N, clusters).

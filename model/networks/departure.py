@@ -16,8 +16,8 @@ BRIGHTER = 0.4
 """How much of what is brighter than in the mean face counts: eyes are narrow where one laughs, and
 open ones would be dark smudges on their lids."""
 BEARD = 0.1
-"""What is darker in red than skin by this is surely a beard where one may grow, and what is brighter
-by as much surely none: many are hardly darker. Lips are no darker in red."""
+"""What is darker in red than skin by this is surely a beard where one may grow, and what is
+brighter by as much surely none: many are hardly darker. Lips are no darker in red."""
 OUTLYING = 0.25
 """How far from the cheeks' a place's colours are, about, for it to count half for the light: hats
 and hair are no face in a strange light."""

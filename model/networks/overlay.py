@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.atlas import Atlas
+from model.networks.greying import greyed
 from model.networks.layers import (
     EqualConv2d,
     enlarged,
@@ -145,8 +146,10 @@ class Overlay(nn.Module):
             lines.exp().clamp(self.LEAST, self.MOST) for lines in (looks.fine, looks.wide)
         )
         shades, across = looks.shades.exp(), portrait.shape[-1]
-        smooth = 2 * (lightest + reinforced(light - lightest, wide)) * shades - 1
-        detail = enlarged(shades, across) * reinforced(detail, enlarged(fine, across))
+        light = (lightest + reinforced(light - lightest, wide)) * shades
+        light, strands = greyed(light, looks.grey, looks.white)
+        smooth = 2 * light - 1
+        detail = enlarged(shades * strands, across) * reinforced(detail, enlarged(fine, across))
         lines = resized(looks.lines, across).exp().clamp(self.LEAST, self.MOST)
         changed = enlarged(smooth, across) + detail
         skin = enlarged(2 * (looks.skin.exp() - self.atlas.OFFSET).clamp(max=1) - 1, across)

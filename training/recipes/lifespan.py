@@ -53,7 +53,10 @@ ENTRANCE = "from_coarse_rgb."
 OVERLAY = ("decoder.overlay.", "identity_encoder.reader.")
 STUDIED = tuple(
     f"decoder.overlay.atlas.{name}"
-    for name in ("faces", "hair_colours", "lines", "fades", "bends", "means", *Atlas.PLACES, "bare")
+    for name in (
+        *("faces", "hair_colours", "greys", "lines", "fades", "bends", "means"),
+        *(*Atlas.PLACES, "bare"),
+    )
 )
 """What comes of the set that a run trains on, not of its warm start."""
 READER_DECAY = 0.1
