@@ -25,7 +25,7 @@ from training.shapes import FRONTAL, bending_flow, mean_shapes
 
 SPREAD = 0.45
 """Spread of log luma over portraits from which on a mean face says little of a place: hair."""
-CHROMA, HAIR_CHROMA = 0.6, 0.4
+CHROMA, HAIR_CHROMA = 0.6, 0.1
 """How much of a change of colour, other than of luma, is taken over: lighting differs too, and
 amplified, a child's lighter hair would be red."""
 BROWS, FOREHEAD = 0.35, 0.75
@@ -145,13 +145,12 @@ class Prototypes:
                 strength * torch.cat([self.tone * look, self.relief * relief], 1),
                 line_strength * resized(torch.cat([lines, -fade], 1), side),
                 *self._gone(bent, landmarks, source, target, group, hair),
-                self.cheeks.expand(len(bent), 1, -1, -1),
             ],
             1,
         )
         maps = laid_along(maps, bending_flow(mean, landmarks - mean, side // 2))
-        shades, contrasts, lines, fade, gone, beard, skin, cheeks = maps.split(
-            [3, 2, 1, 1, 3, 1, 3, 1], 1
+        shades, contrasts, lines, fade, gone, beard, skin, lit = maps.split(
+            [3, 2, 1, 1, 3, 1, 3, 3], 1
         )
         light, grey = (bent + 1) / 2, torch.zeros_like(beard)
         skin, beard = skin + shades, beard * (1 - behind(light))
@@ -172,7 +171,7 @@ class Prototypes:
         )
         smooth, smoother = _bands(light)
         broad = (smoother + reinforced(smooth - smoother, wide)) * shades
-        broad, strands = greyed(broad, grey, white_hair(smooth, cheeks))
+        broad, strands = greyed(broad, grey, white_hair(lit.exp().clamp(max=1)))
         light = broad + shades * strands * reinforced(light - smooth, fine)
         light = light + beard * ((skin.exp() - Atlas.OFFSET).clamp(max=1) - light)
         light = light * added
@@ -186,8 +185,9 @@ class Prototypes:
         target: Tensor,
         group: Tensor,
         hair: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What is the portraits' own and goes on their way, what is shaved, and the skin under it.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is the portraits' own and goes on their way, what is shaved, the skin under it, and
+        the light on it.
 
         In the mean shape, (N, 3, S, S) but for the second, (N, 1, S, S).
         """
@@ -207,7 +207,7 @@ class Prototypes:
                 (shaven, self.beards, found.beard),
             )
         )
-        return own, beard, found.skin
+        return own, beard, found.skin, found.light
 
 
 def prototypes(portraits: PortraitSet) -> Prototypes:

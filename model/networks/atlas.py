@@ -30,7 +30,7 @@ class Looks(NamedTuple):
     grey: Tensor
     """(N, 1, S, S), share of it that is hair gone white, 0 to 1"""
     white: Tensor
-    """(N, 3, 1, 1), that hair's colour, 0 to 1"""
+    """(N, 3, S, S), that hair's colour, 0 to 1"""
     flow: Tensor
     """(N, 2, F, F), what then bends it, in halves of the side"""
 
@@ -67,6 +67,8 @@ class Atlas(nn.Module):
     YOUNGER, OLDER = 1.0, 0.5
     """How much of what is a portrait's own, and not its age's, goes on the way to another age."""
 
+    SURENESS = 1.5
+    """How much surer of a portrait's age a reading counts than it is: it was taught doubts."""
     SHORT = 0.7
     """Most clusters that are asked for beyond what is wanted."""
     GREYEST = 0.8
@@ -125,7 +127,8 @@ class Atlas(nn.Module):
         and `light` (N, 3, S, S) its smooth intensities, 0 to 1.
         """
         side = light.shape[-1]
-        own = reading.people.float().softmax(1).unflatten(1, (self.groups, self.clusters))
+        people = (self.SURENESS * reading.people.float()).softmax(1)
+        own = people.unflatten(1, (self.groups, self.clusters))
         asked = self.asked(latent).float()
         # Learned, they add up to 1 but roughly; the rest would weigh whole faces.
         asked = asked + (1 - asked.sum(1, keepdim=True)) / self.clusters
@@ -139,15 +142,14 @@ class Atlas(nn.Module):
         share = self.YOUNGER * older.tril(-1) + self.OLDER * older.T.triu(1)
         share = ((own.sum(1) @ share) * asked).sum(1).clamp(0, 1)
         hair = torch.sigmoid(reading.hair.float())
-        found = self._departure(own.flatten(1), reading.place, light, hair)
+        found = self._departure(people, reading.place, light, hair)
         gone = share[:, None, None, None] * self._at(self.own) * found.own
-        shaven = own.flatten(1) @ (1 - self.bare)
-        shaven = shaven * ((own.flatten(1) + way) @ self.bare).clamp(0, 1)
+        shaven = people @ (1 - self.bare)
+        shaven = shaven * ((people + way) @ self.bare).clamp(0, 1)
         beard = shaven[:, None, None, None] * self._at(self.beards) * found.beard
-        cheeks = self._at(self.cheeks).expand_as(beard)
-        maps = torch.cat([maps, fade, gone, beard, found.skin, cheeks], 1)
+        maps = torch.cat([maps, fade, gone, beard, found.skin, found.light], 1)
         maps = resized(laid_along(maps, reading.place), side)
-        shades, contrasts, fade, gone, beard, skin, cheeks = maps.split([3, 2, 1, 3, 1, 3, 1], 1)
+        shades, contrasts, fade, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
         skin = skin + shades
         fine, wide = (contrasts + fade).chunk(2, 1)
         wider = functional.max_pool2d(hair, 3, 1, 1)
@@ -164,7 +166,7 @@ class Atlas(nn.Module):
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
         flow = laid_along(flow, flow)
         beard = beard * (1 - resized(wider, side)) * (1 - behind(light))
-        white = white_hair(light, cheeks)
+        white = white_hair(lit.exp().clamp(max=1))
         return Looks(shades, fine, wide, lines, beard, skin, grey, white, flow)
 
     def _further(self, asked: Tensor, own: Tensor, shortfall: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class Departure(NamedTuple):
     """(N, 3, S, S), what each is apart by, but for the light"""
     skin: Tensor
     """(N, 3, S, S), the mean face in the light that is on each"""
+    light: Tensor
+    """(N, 3, S, S), its cheeks' colour in that light, wherever it falls"""
     beard: Tensor
     """(N, 1, S, S), 0 to 1: how far it is dark as a beard is"""
 
@@ -43,7 +45,8 @@ def departure(colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor) -> D
     `seen` (N or 1, 1, S, S) weighs what shows the light on a face, `cheeks` (S, S) what surely
     does.
     """
-    skin = means + light_on(colours - means, cheeks, seen)
+    light = light_on(colours - means, cheeks, seen)
+    skin = means + light
     apart = colours - skin
     grey = luma(apart)
     # A hair's breadth wider: what is left of it would be its outline.
@@ -51,7 +54,7 @@ def departure(colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor) -> D
     tint = (apart - grey).clamp(-TINT, TINT)
     grey = LARGE * torch.tanh(grey / LARGE)
     own = -functional.leaky_relu(-grey, BRIGHTER) + CHROMA * tint
-    return Departure(own, skin, beard)
+    return Departure(own, skin, light, beard)
 
 
 def light_on(apart: Tensor, cheeks: Tensor, seen: Tensor) -> Tensor:

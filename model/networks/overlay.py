@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.atlas import Atlas
+from model.networks.atlas import Atlas, behind
 from model.networks.greying import greyed
 from model.networks.layers import (
     EqualConv2d,
@@ -124,7 +124,9 @@ class Overlay(nn.Module):
         change = torch.sigmoid(self.to_mask(features.fine)) * (drawn - lain)
         if self.atlas is not None:
             relit = self._softened(luma(change)) / self._softened(luma(lain) + 1 + self.DARK)
-            relit = 1 + self.RELIT * torch.tanh(relit / self.RELIT)
+            # Behind a head it would be a halo.
+            relit = self.RELIT * torch.tanh(relit / self.RELIT) * (1 - behind((lain + 1) / 2))
+            relit = 1 + relit
             return (under + 1) * enlarged(relit, side) - 1, under, flow
         return under + enlarged(self._softened(change), side), under, flow
 

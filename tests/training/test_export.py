@@ -103,6 +103,7 @@ def test_graphs_bend_and_overlay_a_portrait_as_the_network_does(
         if atlas := generator.decoder.overlay.atlas:
             atlas.faces.normal_(std=0.3)
             atlas.hair_colours.normal_(std=0.3)
+            atlas.greys.uniform_(0, 0.6)
             atlas.lines.normal_(std=0.1)
             atlas.fades.uniform_(0, 0.5)
             atlas.bends.normal_(std=0.1)

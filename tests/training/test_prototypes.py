@@ -6,12 +6,13 @@ import torch
 from torch.nn import functional
 
 from model.networks.atlas import Atlas
+from model.networks.greying import WHITE
 from model.networks.overlay import Overlay
 from tests.training.test_shapes import face
 from training.config import load_config
 from training.data import DataError, PortraitSet, split_rows
+from training.prototypes import GREYING, prototypes
 from training.prototypes import MOUTH as LEFT
-from training.prototypes import prototypes
 from training.shapes import mean_shapes
 
 CPU = torch.device("cpu")
@@ -210,6 +211,35 @@ def test_hair_is_coloured_as_the_targets_is_beside_the_skin(haired):
     torch.testing.assert_close(light[:, :4, 18:], portrait[:, :4, 18:], atol=1e-3, rtol=0)
 
 
+def test_hair_goes_as_grey_as_it_is_seen_to_be_and_more(haired):
+    """In old age alone: before, it changes its colour."""
+
+    def light(cluster, group, place):
+        given = grey()
+        given[:8] = 0.3 if cluster == 5 else 0.2
+        return given
+
+    learned = prototypes(painted(haired, light))
+    white = 0.55 * WHITE
+    greys = torch.zeros(2, 6)
+    greys[:, 5] = ((0.35 - 0.25) / white) / (1 - 0.25 / white)
+    torch.testing.assert_close(learned.greys, greys, atol=0.02, rtol=0)
+    atlas = Atlas(8, 2, 6)
+    learned.draw(atlas, 2.0)
+    torch.testing.assert_close(atlas.greys, 2 * GREYING * learned.greys.flatten())
+    portrait = torch.full((3, SIDE, SIDE), 0.5)
+    portrait[:, :8] = 0.2
+    hair = torch.zeros(1, 1, SIDE, SIDE)
+    hair[:, :, :8] = 1
+    for source, target, share in ((4, 5, GREYING * greys[0, 5].item()), (4, 3, 0.0), (3, 4, 0.0)):
+        found = learned.taught(
+            2 * portrait[None] - 1, face(0.9)[None], one(source), one(target), one(0), hair=hair
+        )
+        seen = ((found[0] + 1) / 2)[:, :5].mean().item()
+        assert seen == pytest.approx(0.2 + share * (white - 0.2), abs=0.02)
+        torch.testing.assert_close(found[0, :, 12:], 2 * portrait[:, 12:] - 1, atol=0.03, rtol=0)
+
+
 def test_little_hair_says_nothing_of_its_colour(haired):
     expected = prototypes(haired).hair
     bald = int(torch.nonzero(haired.clusters == 3)[0])
@@ -219,7 +249,9 @@ def test_little_hair_says_nothing_of_its_colour(haired):
 
 
 def test_without_a_note_of_hair_none_is_coloured(empty):
-    assert not prototypes(painted(empty, mouths)).hair.any()
+    learned = prototypes(painted(empty, mouths))
+    assert not learned.hair.any()
+    assert not learned.greys.any()
 
 
 @pytest.mark.parametrize("spoiled", ["glasses", "landmarks", "turned"])

@@ -3,6 +3,7 @@ import torch
 
 from model.networks.atlas import Atlas, behind
 from model.networks.departure import BRIGHTER, LARGE
+from model.networks.greying import WHITE
 from model.networks.reader import Reading
 
 SIDE = Atlas.SIDE
@@ -53,6 +54,55 @@ def test_what_lies_behind_a_head_keeps_its_colour(atlas):
     shades = looked(atlas, plain, 0, [0.0, 0.0, 1.0], hair=hair)[0, 0, 20]
     torch.testing.assert_close(shades[:28], 0.5 * torch.ones(28), atol=1e-5, rtol=0)
     torch.testing.assert_close(shades[32:], torch.zeros(32), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "target", "grey", "shade"),
+    [
+        (0, [0.0, 0.0, 1.0], 0.4, 0.2),
+        (1, [0.0, 0.0, 1.0], 0.4, 0.0),
+        (0, [0.0, 1.0, 0.0], 0.0, 0.2),
+        (0, [0.0, 0.5, 0.5], 0.2, 0.2),
+        (0, [0.0, -2.0, 3.0], Atlas.GREYEST, 0.2),
+        (2, [1.0, 0.0, 0.0], 0.0, -0.5),
+        (2, [0.0, 1.0, 0.0], 0.0, -0.3),
+        (2, [0.0, 0.0, 1.0], 0.0, 0.0),
+        (3, [0.0, 0.0, 1.0], 0.0, 0.0),
+    ],
+)
+def test_hair_goes_grey_with_age_and_gets_its_colour_back(atlas, cluster, target, grey, shade):
+    """Grey hair is no colour of the mean hair's, which a factor would give it."""
+    atlas.hair_colours[1], atlas.hair_colours[2], atlas.greys[2] = 0.2, 0.3, 0.4
+    atlas.own.zero_()
+    hair = torch.full((1, 1, 32, 32), -100.0)
+    hair[..., :16] = 100  # on the left
+    plain = torch.full((1, 3, SIDE, SIDE), 0.4)
+    found = looks(atlas, plain, cluster, target, hair=hair)
+    for map_, wanted in ((found.grey[0, 0, 20], grey), (found.shades[0, 0, 20], shade)):
+        torch.testing.assert_close(map_[:28], torch.full((28,), wanted), atol=1e-5, rtol=0)
+        torch.testing.assert_close(map_[34:], torch.zeros(30), atol=1e-5, rtol=0)
+
+
+def test_white_hair_lies_in_the_light_that_is_on_the_face(atlas):
+    ramp = torch.linspace(0.2, 0.6, SIDE).expand(1, 3, SIDE, SIDE)
+    white = looks(atlas, ramp, 0, [0.0, 0.0, 1.0]).white[0, 0, SIDE // 2]
+    assert white[-1] > 1.5 * white[0]
+    assert white[SIDE // 2].item() == pytest.approx(WHITE * (0.4 + Atlas.OFFSET), abs=0.03)
+
+
+@torch.no_grad()
+def test_a_reading_counts_as_surer_than_it_is(atlas):
+    atlas.faces[0] = 1.0
+    atlas.asked.weight.zero_()
+    atlas.asked.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
+    people = torch.full((1, 6), -100.0)
+    people[0, :2] = torch.tensor([0.25, 0.75]).log()
+    hair = torch.full((1, 1, 32, 32), -100.0)
+    reading = Reading(torch.zeros(1, 2, 16, 16), people, hair, torch.zeros(1, 3))
+    light = torch.full((1, 3, SIDE, SIDE), 0.4)
+    shades = atlas.looks(torch.zeros(1, 8), reading, light).shades
+    young, old = 0.25**Atlas.SURENESS, 0.75**Atlas.SURENESS
+    assert shades.mean().item() == pytest.approx(-young / (young + old), abs=1e-4)
 
 
 def test_an_atlas_learns_what_a_latent_asks_for(atlas):

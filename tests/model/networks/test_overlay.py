@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from model.networks.atlas import Atlas
+from model.networks.greying import WHITE
 from model.networks.lifespan import LifespanGenerator, LifespanShape
 from model.networks.overlay import Overlay
 from model.networks.reader import Reader
@@ -167,6 +168,24 @@ def test_hair_changes_its_colour_and_skin_does_not(generator, atlas):
     torch.testing.assert_close(light(changed(generator, image)), wanted, atol=1e-5, rtol=0)
 
 
+def test_hair_goes_grey_and_its_strands_show(generator, atlas):
+    sure(generator, 1, 0, [0.0, 0.0, 1.0])
+    atlas.faces.zero_()
+    atlas.greys[5] = 0.5
+    atlas.means.fill_(-1.0)
+    above = torch.arange(Atlas.SIDE)[:, None].expand(Atlas.SIDE, Atlas.SIDE).flatten() < 16
+    atlas.cheeks.copy_(above)
+    atlas.seen.copy_(above)
+    stripes = -0.6 + 0.02 * torch.tensor([1.0, -1.0]).repeat(SIDE // 2).expand(1, 3, SIDE, SIDE)
+    torch.testing.assert_close(changed(generator, stripes), stripes, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        generator.identity_encoder.reader.hair[3].bias.zero_()  # half of it
+    grey = changed(generator, stripes)[..., 4:-4]
+    white = WHITE * 0.25 * math.e  # the mean face's colours are 1 / e of its cheeks'
+    assert light(grey).mean().item() == pytest.approx(0.2 + (white - 0.2) / 4, abs=0.02)
+    assert grey.std() > 1.3 * stripes.std()
+
+
 def drawn_lines():
     """A dark stripe that the second cluster of the second group gets, and another of the third."""
     lines = torch.zeros(6, Atlas.LINES, Atlas.LINES)
@@ -263,6 +282,23 @@ def test_what_is_drawn_takes_light_where_it_wants(generator, atlas):
             relit = share * (wanted - grey) / (grey + Overlay.DARK / 2)
             relit = grey * (1 + Overlay.RELIT * math.tanh(relit / Overlay.RELIT))
             assert light(image).mean().item() == pytest.approx(relit, abs=2e-3)
+
+
+def test_what_is_drawn_casts_no_halo_behind_a_head(generator, atlas):
+    sure(generator, 0, 0, [0.0, 0.0, 0.0])
+    atlas.faces.zero_()
+    decoder = generator.decoder
+    image = torch.full((1, 3, SIDE, SIDE), -0.4)
+    image[..., SIDE // 2 :] = 0.0  # as what lies behind a head is
+    with torch.no_grad():
+        decoder.to_rgb.weight.zero_()
+        decoder.to_rgb.bias.fill_(0.9)
+        decoder.overlay.to_mask.bias.fill_(100.0)
+        found = changed(generator, image)
+    torch.testing.assert_close(
+        found[..., SIDE // 2 + 2 :], image[..., SIDE // 2 + 2 :], atol=2e-3, rtol=0
+    )
+    assert (found - image)[..., : SIDE // 2 - 6].min() > 0.03
 
 
 def test_a_portrait_bends_as_the_mean_faces_do_where_its_face_is(generator, atlas):
