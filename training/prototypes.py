@@ -172,7 +172,7 @@ class Prototypes:
         smooth, smoother = _bands(light)
         broad = (smoother + reinforced(smooth - smoother, wide)) * shades
         broad, strands = greyed(broad, grey, white_hair(lit.exp().clamp(max=1)))
-        light = broad + shades * strands * reinforced(light - smooth, fine)
+        light = broad + shades * reinforced(light - smooth, fine * strands)
         light = light + beard * ((skin.exp() - Atlas.OFFSET).clamp(max=1) - light)
         light = light * added
         return (2 * light - 1).clamp(-1, 1)

@@ -152,8 +152,8 @@ class Atlas(nn.Module):
         shades, contrasts, fade, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
         skin = skin + shades
         fine, wide = (contrasts + fade).chunk(2, 1)
-        wider = functional.max_pool2d(hair, 3, 1, 1)
-        shades = shades - gone * (1 - resized(wider, side))
+        bald = 1 - resized(functional.max_pool2d(hair, 3, 1, 1), side)
+        shades = shades - gone * bald
         # Smaller by a pixel: what lies behind a head is not to change with its hair.
         inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
         coloured = shed + gained * (self.greys == 0)
@@ -165,7 +165,7 @@ class Atlas(nn.Module):
         flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
         flow = laid_along(flow, flow)
-        beard = beard * (1 - resized(wider, side)) * (1 - behind(light))
+        beard = beard * bald * (1 - behind(light))
         white = white_hair(lit.exp().clamp(max=1))
         return Looks(shades, fine, wide, lines, beard, skin, grey, white, flow)
 

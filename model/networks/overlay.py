@@ -151,7 +151,7 @@ class Overlay(nn.Module):
         light = (lightest + reinforced(light - lightest, wide)) * shades
         light, strands = greyed(light, looks.grey, looks.white)
         smooth = 2 * light - 1
-        detail = enlarged(shades * strands, across) * reinforced(detail, enlarged(fine, across))
+        detail = enlarged(shades, across) * reinforced(detail, enlarged(fine * strands, across))
         lines = resized(looks.lines, across).exp().clamp(self.LEAST, self.MOST)
         changed = enlarged(smooth, across) + detail
         skin = enlarged(2 * (looks.skin.exp() - self.atlas.OFFSET).clamp(max=1) - 1, across)
