@@ -1,6 +1,5 @@
 """Hair going grey: white ones among those that it has."""
 
-import torch
 from torch import Tensor
 
 from model.networks.layers import luma
