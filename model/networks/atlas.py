@@ -158,6 +158,9 @@ class Atlas(nn.Module):
         inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
         coloured = shed + gained * (self.greys == 0)
         shades = shades + inside * (coloured @ self.hair_colours)[:, :, None, None]
+        # Mean faces are soft at their rim, and would be a halo.
+        head = 1 - behind(light)
+        shades = shades * head
         grey = inside * (gained @ self.greys).clamp(max=self.GREYEST)[:, None, None, None]
         lines = (gained @ self.lines).unflatten(1, (1, self.LINES, -1))
         lines = laid_along(lines, reading.place) * (1 - resized(hair, self.LINES))
@@ -165,7 +168,7 @@ class Atlas(nn.Module):
         flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
         flow = laid_along(flow, flow)
-        beard = beard * bald * (1 - behind(light))
+        beard = beard * bald * head
         white = white_hair(lit.exp().clamp(max=1))
         return Looks(shades, fine, wide, lines, beard, skin, grey, white, flow)
 

@@ -25,7 +25,7 @@ def greyed(light: Tensor, grey: Tensor, white: Tensor) -> tuple[Tensor, Tensor]:
     Light and white hair are (N, 3, S, S), 0 to 1. Hair that is lighter than white only pales.
     """
     before = luma(light).clamp(min=NOISE)
-    white = white * (before / luma(white).clamp(min=NOISE)).clamp(min=1)
+    white = white * (before / luma(white).clamp(min=NOISE)).clamp(min=1.0)
     seen = before.square()
     lighter = light + grey * seen / (seen + DEEP**2) * (white - light)
-    return lighter, ((luma(lighter) + NOISE) / (luma(light) + NOISE)).clamp(1, STRANDS)
+    return lighter, ((luma(lighter) + NOISE) / (luma(light) + NOISE)).clamp(1.0, STRANDS)

@@ -56,6 +56,16 @@ def test_what_lies_behind_a_head_keeps_its_colour(atlas):
     torch.testing.assert_close(shades[32:], torch.zeros(32), atol=1e-5, rtol=0)
 
 
+def test_mean_faces_change_nothing_behind_a_head(atlas):
+    atlas.own.zero_()
+    atlas.faces[2] = 0.5
+    light = torch.full((1, 3, SIDE, SIDE), 0.4)
+    light[..., 40:] = 0.5
+    shades = looked(atlas, light, 0, [0.0, 0.0, 1.0])[0]
+    torch.testing.assert_close(shades[..., :39], torch.full((3, SIDE, 39), 0.5), atol=1e-5, rtol=0)
+    assert not shades[..., 40:].any()
+
+
 @pytest.mark.parametrize(
     ("cluster", "target", "grey", "shade"),
     [

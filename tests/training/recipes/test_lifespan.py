@@ -358,12 +358,13 @@ def looking(batch):
         everywhere,
         everywhere,
         torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]).view(1, 6, 1).expand(2, 6, 3),
+        torch.zeros(2, 6),
         torch.zeros(2, 6, 3, 16, 16),
         everywhere,
         everywhere,
         0 * everywhere,
         0 * everywhere,
-        torch.zeros(6),
+        torch.zeros(2, 6),
     )
     landmarks = torch.rand(4, 68, 2)
     landmarks[3] = float("nan")
