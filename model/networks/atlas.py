@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from model.networks.departure import Departure, departure
 from model.networks.greying import white_hair
-from model.networks.layers import EqualLinear, laid_along, resized
+from model.networks.layers import EqualLinear, laid_along, luma, resized
 from model.networks.reader import Reading
 
 
@@ -156,11 +156,12 @@ class Atlas(nn.Module):
         shades = shades - gone * bald
         # Smaller by a pixel: what lies behind a head is not to change with its hair.
         inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
-        coloured = shed + gained * (self.greys == 0)
-        shades = shades + inside * (coloured @ self.hair_colours)[:, :, None, None]
+        turned = shed + gained * (self.greys == 0)
+        shades = shades + inside * (turned @ self.hair_colours)[:, :, None, None]
         # Mean faces are soft at their rim, and would be a halo.
         head = 1 - behind(light)
-        shades = shades * head
+        grey = luma(shades)
+        shades = head * (grey + coloured(found.light) * (shades - grey))
         grey = inside * (gained @ self.greys).clamp(max=self.GREYEST)[:, None, None, None]
         lines = (gained @ self.lines).unflatten(1, (1, self.LINES, -1))
         lines = laid_along(lines, reading.place) * (1 - resized(hair, self.LINES))
@@ -196,6 +197,15 @@ class Atlas(nn.Module):
 
 GROUND = 0.03
 """How far from grey, in light of 0 to 1, what lies behind a head may be."""
+COLOURED = 0.03
+"""Mean distance of a cheek's log colours from their luma from which on a portrait has colours."""
+
+
+def coloured(light: Tensor) -> Tensor:
+    """(N, 1, 1, 1), 0 to 1: 0 for portraits in black and white, by the log colours (N, 3, S, S) of
+    cheeks in their light. These get no colours from mean faces."""
+    chroma = (light - luma(light)).abs().mean((1, 2, 3), keepdim=True)
+    return (chroma / COLOURED).clamp(max=1)
 
 
 def behind(light: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from model.networks.atlas import Atlas, behind
 from model.networks.departure import BRIGHTER, LARGE
 from model.networks.greying import WHITE
+from model.networks.layers import LUMA
 from model.networks.reader import Reading
 
 SIDE = Atlas.SIDE
@@ -54,6 +55,24 @@ def test_what_lies_behind_a_head_keeps_its_colour(atlas):
     shades = looked(atlas, plain, 0, [0.0, 0.0, 1.0], hair=hair)[0, 0, 20]
     torch.testing.assert_close(shades[:28], 0.5 * torch.ones(28), atol=1e-5, rtol=0)
     torch.testing.assert_close(shades[32:], torch.zeros(32), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("tint", "share"), [(0.0, 0.0), (0.015, 0.5), (0.1, 1.0)])
+def test_a_portrait_in_black_and_white_gets_no_colours(atlas, tint, share):
+    atlas.own.zero_()
+    red = torch.tensor([0.3, 0.0, 0.0])
+    maps = torch.zeros(6, 5, SIDE, SIDE)
+    maps[2, :3] = red[:, None, None]
+    atlas.faces.copy_(maps.flatten(1))
+    way = torch.tensor([1.0, -1.0, 1.0])
+    way = (way - (way * torch.tensor(LUMA)).sum()) / (
+        way - (way * torch.tensor(LUMA)).sum()
+    ).abs().mean()
+    colour = (torch.tensor(0.35).log() + tint * way).exp() - Atlas.OFFSET
+    shades = looked(atlas, colour.view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE), 0, [0.0, 0.0, 1.0])
+    grey = 0.3 * LUMA[0]
+    wanted = grey + share * (red - grey)
+    torch.testing.assert_close(shades[0, :, 20, 20], wanted, atol=3e-3, rtol=0)
 
 
 def test_mean_faces_change_nothing_behind_a_head(atlas):
