@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.networks.atlas import Atlas, behind
-from model.networks.departure import departure
+from model.networks.departure import bounded, departure
 from model.networks.greying import WHITE, greyed, white_hair
 from model.networks.layers import LUMA, enlarged, laid_along, luma, resized, softened
 from model.networks.overlay import Overlay, reinforced
@@ -36,7 +36,8 @@ PORTRAITS = 300
 RIM = 2 / 64
 """How far inside the face, in shares of the side, what is a portrait's own begins to go."""
 MOUTH = 0.3
-"""Share of a change of colour that is left at the mouth: teeth and open lips are no age."""
+"""Share of a change of luma that is left at the mouth: teeth and open lips are no age, but lips'
+red is."""
 BEARD_BELOW, BEARD_ABOVE, WINGS = 0.08, 0.01, 0.02
 """Where beards grow: how far below the jaw, in heights of the face below the nose's base, how far
 above that base, and how far beside the nose, in shares of the side."""
@@ -62,17 +63,17 @@ class Prototypes:
     """Mean faces by age, all in one shape, for a side S.
 
     `shapes` (clusters, 68, 2) in shares of the side; `looks` (groups, clusters, 3, S, S) logarithms
-    of colours beside those of the cheeks; `contrasts` (groups, clusters, 2, S, S) logarithms of the
-    strength of fine and of wide lines. `lines` (groups, clusters, L, L) are logarithms of luma in
-    fine lines that faces of a cluster have and those of the cluster before have not, and `fades`
-    those of how much stronger all lines near them are. `tone` and `relief` (S, S), 0 to 1, say how
-    much of a difference of two looks or contrasts is the age's at a place. `hair` (groups,
-    clusters, 3) are logarithms of its colours beside those of the cheeks, and `greys` (groups,
-    clusters) the share of it that is white but was not in the cluster before; all 0 for a set that
-    does not say where hair is. `means` (groups, clusters, 3, S, S) are the looks of the mean faces
-    themselves; `cheeks`, `open`, `own` and `beards` (S, S), 0 to 1, where skin surely lies open,
-    where the light on a face is seen, where what is a portrait's own goes and where beards grow;
-    `bare` (groups, clusters) is 1 for people without.
+    of colours beside those of the cheeks, as far as they are the age's; `contrasts` (groups,
+    clusters, 2, S, S) logarithms of the strength of fine and of wide lines. `lines` (groups,
+    clusters, L, L) are logarithms of luma in fine lines that faces of a cluster have and those of
+    the cluster before have not, and `fades` those of how much stronger all lines near them are.
+    `tone` and `relief` (S, S), 0 to 1, say how much of a difference of two looks or contrasts is
+    the age's at a place. `hair` (groups, clusters, 3) are logarithms of its colours beside those of
+    the cheeks, and `greys` (groups, clusters) the share of it that is white but was not in the
+    cluster before; all 0 for a set that does not say where hair is. `means` (groups, clusters, 3,
+    S, S) are the looks of the mean faces themselves; `cheeks`, `open`, `own` and `beards` (S, S), 0
+    to 1, where skin surely lies open, where the light on a face is seen, where what is a portrait's
+    own goes and where beards grow; `bare` (groups, clusters) is 1 for people without.
     """
 
     shapes: Tensor
@@ -140,11 +141,13 @@ class Prototypes:
         younger = (cluster > target[:, None]) & (cluster <= source[:, None])
         fade = (self.fades[group] * younger[:, :, None, None]).sum(1, keepdim=True)
         mean = self.shapes.mean(0).expand_as(landmarks)
+        room, *gone = self._gone(bent, landmarks, source, target, group, hair)
         maps = torch.cat(
             [
-                strength * torch.cat([self.tone * look, self.relief * relief], 1),
+                bounded(strength * self.tone * look, room),
+                strength * self.relief * relief,
                 line_strength * resized(torch.cat([lines, -fade], 1), side),
-                *self._gone(bent, landmarks, source, target, group, hair),
+                *gone,
             ],
             1,
         )
@@ -185,11 +188,11 @@ class Prototypes:
         target: Tensor,
         group: Tensor,
         hair: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What is the portraits' own and goes on their way, what is shaved, the skin under it, and
-        the light on it.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """How far differences may go (see `bounded`), what is the portraits' own and goes on their
+        way, what is shaved, the skin under it, and the light on it.
 
-        In the mean shape, (N, 3, S, S) but for the second, (N, 1, S, S).
+        In the mean shape, (N, 3, S, S) but for what is shaved, (N, 1, S, S).
         """
         smooth, _ = _bands((bent + 1) / 2)
         colours = (smooth + Atlas.OFFSET).clamp(min=Atlas.OFFSET / 2).log()
@@ -207,7 +210,8 @@ class Prototypes:
                 (shaven, self.beards, found.beard),
             )
         )
-        return own, beard, found.skin, found.light
+        way = self.means[group, target] - self.means[group, source]
+        return way + own - found.apart, own, beard, found.skin, found.light
 
 
 def prototypes(portraits: PortraitSet) -> Prototypes:
@@ -240,14 +244,15 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
     fades = FADING * power.sqrt() * lines.new_tensor(grown_up)[:, None, None]
     certain = (SPREAD**2 / (SPREAD**2 + _spread(cells, "spread"))).square()
     look, contrasts, hair = every.split([3, 2, 3], 2)
+    mouth = _mouth(shapes.mean(0), side)
     return Prototypes(
         shapes,
-        _muted(look, CHROMA),
+        _muted(look, CHROMA) - (1 - mouth) * luma(look.flatten(0, 1)).unflatten(0, look.shape[:2]),
         contrasts,
         lines,
         fades,
-        certain * _face(shapes.mean(0), BROWS, side) * _mouth(shapes.mean(0), side),
-        certain * _face(shapes.mean(0), FOREHEAD, side) * _mouth(shapes.mean(0), side),
+        certain * _face(shapes.mean(0), BROWS, side),
+        certain * _face(shapes.mean(0), FOREHEAD, side) * mouth,
         _muted(hair, HAIR_CHROMA)[..., 0, 0],
         _greys(cells, grown_up).to(device),
         look,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.networks.departure import Departure, departure
+from model.networks.departure import Departure, bounded, departure
 from model.networks.greying import white_hair
 from model.networks.layers import EqualLinear, laid_along, luma, resized
 from model.networks.reader import Reading
@@ -137,6 +137,7 @@ class Atlas(nn.Module):
         older = torch.ones(self.clusters, self.clusters, device=asked.device).tril()
         grown = (own.sum(2, keepdim=True) * (asked @ older)[:, None] - own @ older).flatten(1)
         maps = (way @ self.faces).unflatten(1, (5, self.SIDE, self.SIDE))
+        wanted = (way @ self.means).unflatten(1, (3, self.SIDE, self.SIDE))
         shed, gained = grown.clamp(max=0), grown.clamp(min=0)
         fade = (shed @ self.fades).unflatten(1, (1, self.SIDE, self.SIDE))
         share = self.YOUNGER * older.tril(-1) + self.OLDER * older.T.triu(1)
@@ -144,10 +145,11 @@ class Atlas(nn.Module):
         hair = torch.sigmoid(reading.hair.float())
         found = self._departure(people, reading.place, light, hair)
         gone = share[:, None, None, None] * self._at(self.own) * found.own
+        shades = bounded(maps[:, :3], wanted + gone - found.apart)
         shaven = people @ (1 - self.bare)
         shaven = shaven * ((people + way) @ self.bare).clamp(0, 1)
         beard = shaven[:, None, None, None] * self._at(self.beards) * found.beard
-        maps = torch.cat([maps, fade, gone, beard, found.skin, found.light], 1)
+        maps = torch.cat([shades, maps[:, 3:], fade, gone, beard, found.skin, found.light], 1)
         maps = resized(laid_along(maps, reading.place), side)
         shades, contrasts, fade, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
         skin = skin + shades

@@ -18,6 +18,9 @@ open ones would be dark smudges on their lids."""
 BEARD = 0.1
 """What is darker in red than skin by this is surely a beard where one may grow, and what is
 brighter by as much surely none: many are hardly darker. Lips are no darker in red."""
+PALER, DARKER = 0.15, 0.1
+"""How far beyond the mean face of an age differences may make a place, brighter or darker: they are
+amplified, and would draw white rings around eyes that no shadow lies on."""
 OUTLYING = 0.25
 """How far from the cheeks' a place's colours are, about, for it to count half for the light: hats
 and hair are no face in a strange light."""
@@ -29,8 +32,10 @@ squared shares of the side; it is followed beyond where it is seen."""
 class Departure(NamedTuple):
     """Of faces, in logarithms of colours; S is the side."""
 
+    apart: Tensor
+    """(N, 3, S, S), what each differs by, but for the light"""
     own: Tensor
-    """(N, 3, S, S), what each is apart by, but for the light"""
+    """(N, 3, S, S), how much of that may go"""
     skin: Tensor
     """(N, 3, S, S), the mean face in the light that is on each"""
     light: Tensor
@@ -54,7 +59,17 @@ def departure(colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor) -> D
     tint = (apart - grey).clamp(-TINT, TINT)
     grey = LARGE * torch.tanh(grey / LARGE)
     own = -functional.leaky_relu(-grey, BRIGHTER) + CHROMA * tint
-    return Departure(own, skin, light, beard)
+    return Departure(apart, own, skin, light, beard)
+
+
+def bounded(shades: Tensor, room: Tensor) -> Tensor:
+    """Changes of log colours (N, 3, S, S), whose luma stays about within what is wanted.
+
+    `room` (N, 3, S, S) is the whole way from a face to the mean face of its target's age.
+    """
+    grey, way = luma(shades), luma(room)
+    least, most = (way - DARKER).clamp(max=0.0), (way + PALER).clamp(min=0.0)
+    return shades + torch.minimum(torch.maximum(grey, least), most) - grey
 
 
 def light_on(apart: Tensor, cheeks: Tensor, seen: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -6,12 +7,14 @@ import torch
 from torch.nn import functional
 
 from model.networks.atlas import Atlas
+from model.networks.departure import PALER
 from model.networks.greying import WHITE
+from model.networks.layers import LUMA
 from model.networks.overlay import Overlay
 from tests.training.test_shapes import face
 from training.config import load_config
 from training.data import DataError, PortraitSet, split_rows
-from training.prototypes import GREYING, prototypes
+from training.prototypes import CHROMA, GREYING, prototypes
 from training.prototypes import MOUTH as LEFT
 from training.shapes import mean_shapes
 
@@ -70,8 +73,9 @@ def taught(learned, portrait, source, target, group=0, strength=1.0):
 
 
 def test_looks_are_those_of_each_cluster_and_group_beside_the_cheeks(empty):
-    looks = prototypes(painted(empty, mouths)).looks
-    assert looks.shape == (2, 6, 3, SIDE, SIDE)
+    learned = prototypes(painted(empty, mouths))
+    looks = learned.means
+    assert looks.shape == learned.looks.shape == (2, 6, 3, SIDE, SIDE)
     middle = looks[:, :, :, 22:24, 14:18].mean((2, 3, 4))
     middle = middle - middle[:, :1]
     groups, clusters = torch.meshgrid(torch.arange(2), torch.arange(6), indexing="ij")
@@ -99,7 +103,7 @@ def test_what_belongs_to_a_source_is_no_age(empty):
         given[MOUTH] *= 0.7 if place in dark else 1.0
         return given
 
-    looks = prototypes(painted(empty, light)).looks[:, :, :, 22:24, 14:18].mean((2, 3, 4))
+    looks = prototypes(painted(empty, light)).means[:, :, :, 22:24, 14:18].mean((2, 3, 4))
     wanted = torch.log(0.5 * (1 - torch.arange(6) / 16) + 0.05)
     torch.testing.assert_close(
         looks - looks[:, :1], (wanted - wanted[0]).expand(2, 6), atol=0.06, rtol=0
@@ -116,8 +120,12 @@ def test_a_portrait_gets_the_mouth_of_the_target_and_keeps_the_rest(empty):
     learned = prototypes(painted(empty, mouths))
     portrait = mouths(0, 0, 0).expand(3, SIDE, SIDE)
     older = taught(learned, portrait, 0, 5)
-    share = learned.tone[22:24, 14:18].mean()
+    looked, seen = (
+        (x[0, 5] - x[0, 0])[:, 22:24, 14:18].mean() for x in (learned.looks, learned.means)
+    )
+    share = looked / seen
     assert LEFT < share < 0.4  # teeth are no age
+    share = share * learned.tone[22:24, 14:18].mean()
     ratio = (older / portrait)[:, 22:24, 14:18].mean()
     assert ratio.item() == pytest.approx(((0.55 - 5 / 32) / 0.55) ** share.item(), abs=0.02)
     torch.testing.assert_close(older[(..., *CHEEKS)], portrait[(..., *CHEEKS)], atol=0.03, rtol=0)
@@ -126,6 +134,43 @@ def test_a_portrait_gets_the_mouth_of_the_target_and_keeps_the_rest(empty):
     assert (stronger / portrait)[:, 22:24, 14:18].mean().item() == pytest.approx(
         ratio.item() ** 2, abs=0.03
     )
+
+
+def test_lips_get_the_targets_red_whole(empty):
+    portraits = painted(empty, mouths)
+    reds = torch.tensor([0.02, -0.02 * LUMA[0] / LUMA[1], 0.0])  # no luma
+    for place, cluster in enumerate(portraits.clusters.tolist()):
+        light = grey().expand(3, SIDE, SIDE).clone()
+        light[(..., *MOUTH)] += (5 - cluster) * reds[:, None, None]
+        portraits.images[place] = (light * 255).round().to(torch.uint8)
+    learned = prototypes(portraits)
+    look, seen = (
+        (x[:, 0] - x[:, 5])[..., 22:24, 14:18].mean((0, 2, 3))
+        for x in (learned.looks, learned.means)
+    )
+    redder = (seen[0] - seen[1]).item()
+    assert redder > 0.1
+    assert (look[0] - look[1]).item() == pytest.approx(CHROMA * redder, rel=0.05)
+
+
+def test_nothing_is_taught_to_be_brighter_than_the_targets_mean_face(empty):
+    """Where a portrait has no shadow to lose, it gains little light."""
+
+    def shadows(cluster, group, place):
+        light = grey()
+        light[10:14, 9:12] = 0.5 - 0.05 * cluster
+        return light
+
+    learned = prototypes(painted(empty, shadows))
+    learned = dataclasses.replace(learned, own=0 * learned.own)
+    spot = (slice(None), slice(11, 13), slice(10, 11))
+    clear, shaded = (
+        taught(learned, light.expand(3, SIDE, SIDE), 5, 0, strength=3.0)[spot].mean()
+        for light in (grey(), shadows(5, 0, 0))
+    )
+    assert learned.tone[11:13, 10].min() > 0.5
+    assert 0.5 < clear < 0.55 * math.exp(PALER)
+    assert shaded > 0.4
 
 
 def test_groups_learn_from_their_own_portraits(empty):
@@ -278,7 +323,7 @@ def test_glasses_turned_heads_and_missing_faces_do_not_count(empty, spoiled):
 def test_a_group_without_a_cluster_learns_it_from_the_others(empty):
     painted(empty, mouths)
     empty.landmarks[(empty.clusters == 3) & (empty.groups == 0)] = float("nan")
-    looks = prototypes(empty).looks
+    looks = prototypes(empty).means
     ways = looks - looks[:, :3].mean(1, keepdim=True)
     torch.testing.assert_close(ways[0, 3], ways[1, 3], atol=0.03, rtol=0)
     assert ways[0, 3].abs().max() > 0.1
@@ -415,7 +460,7 @@ def test_an_atlas_knows_the_faces_that_a_set_shows(empty):
     means = atlas.means.unflatten(1, (3, Atlas.SIDE, Atlas.SIDE))
     found = means[:, :, 45:47, 30:34].mean((1, 2, 3)) - means[:, :, 34:36, 30:34].mean((1, 2, 3))
     torch.testing.assert_close(
-        found, learned.looks[:, :, :, 22:24, 15:17].mean((2, 3, 4)).flatten(), atol=0.03, rtol=0
+        found, learned.means[:, :, :, 22:24, 15:17].mean((2, 3, 4)).flatten(), atol=0.03, rtol=0
     )
     assert atlas.own.max() == pytest.approx(learned.own.max().item(), abs=0.05)
 

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from model.networks.atlas import Atlas, behind
-from model.networks.departure import BRIGHTER, LARGE
+from model.networks.departure import BRIGHTER, DARKER, LARGE, PALER
 from model.networks.greying import WHITE
 from model.networks.layers import LUMA
 from model.networks.reader import Reading
@@ -77,12 +79,25 @@ def test_a_portrait_in_black_and_white_gets_no_colours(atlas, tint, share):
 
 def test_mean_faces_change_nothing_behind_a_head(atlas):
     atlas.own.zero_()
-    atlas.faces[2] = 0.5
+    atlas.faces[2] = atlas.means[2] = 0.5
     light = torch.full((1, 3, SIDE, SIDE), 0.4)
     light[..., 40:] = 0.5
     shades = looked(atlas, light, 0, [0.0, 0.0, 1.0])[0]
     torch.testing.assert_close(shades[..., :39], torch.full((3, SIDE, 39), 0.5), atol=1e-5, rtol=0)
     assert not shades[..., 40:].any()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("apart", [0.0, -0.15])
+def test_nothing_changes_far_beyond_the_targets_mean_face(atlas, sign, apart):
+    """Mean faces differ by 0.2, amplified by 1."""
+    atlas.own.zero_()
+    atlas.faces.view(6, 5, SIDE, SIDE)[(2, slice(0, 3), *SPOT)] = sign
+    atlas.means.view(6, 3, SIDE, SIDE)[(2, slice(None), *SPOT)] = 0.2 * sign
+    dark = (0.45 * math.exp(apart) - Atlas.OFFSET) / 0.4
+    change = looked(atlas, face(dark), 0, [0.0, 0.0, 1.0])[0, :, 44, 32]
+    most = 0.2 * sign - apart + (PALER if sign > 0 else -DARKER)
+    torch.testing.assert_close(change, torch.full((3,), most), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +136,7 @@ def test_white_hair_lies_in_the_light_that_is_on_the_face(atlas):
 
 @torch.no_grad()
 def test_a_reading_counts_as_surer_than_it_is(atlas):
-    atlas.faces[0] = 1.0
+    atlas.faces[0] = atlas.means[0] = 1.0
     atlas.asked.weight.zero_()
     atlas.asked.bias.copy_(torch.tensor([0.0, 1.0, 0.0]))
     people = torch.full((1, 6), -100.0)
@@ -287,6 +302,7 @@ def test_more_is_asked_for_where_a_portrait_falls_short(atlas, cluster, target, 
     atlas.own.zero_()
     values = torch.tensor([0.0, 0.3, 1.0, 0.0, 0.3, 1.0])
     atlas.faces.copy_(values[:, None].expand(6, 5 * SIDE**2))
+    atlas.means.copy_(values[:, None].expand(6, 3 * SIDE**2))
     shades = looked(atlas, face(1.0), cluster, target, short=short)
     wanted = values[:3] @ torch.tensor(asked) - values[cluster]
     torch.testing.assert_close(shades, wanted.expand_as(shades), atol=1e-4, rtol=0)

@@ -4,11 +4,15 @@ import torch
 from model.networks.departure import (
     BEARD,
     BRIGHTER,
+    DARKER,
     LARGE,
+    PALER,
     TINT,
+    bounded,
     departure,
     light_on,
 )
+from model.networks.layers import LUMA
 
 SIDE = 64
 NONE = torch.zeros(1, 3, SIDE, SIDE)
@@ -53,6 +57,26 @@ def test_what_is_seen_but_unlike_the_cheeks_says_little():
     light = light_on(hat, CHEEKS, FACE)
     assert (light[..., 20:60, 32] - 0.2).abs().max() < 0.1
     assert (hat * FACE).sum() / FACE.sum() / 3 < -0.1
+
+
+@pytest.mark.parametrize(
+    ("shade", "room", "wanted"),
+    [
+        (0.1, 0.0, 0.1),
+        (0.5, 0.0, PALER),
+        (0.5, 0.2, 0.2 + PALER),
+        (0.5, 1.0, 0.5),
+        (0.5, -1.0, 0.0),
+        (-0.5, 0.0, -DARKER),
+        (-0.5, -0.2, -0.2 - DARKER),
+        (-0.5, 1.0, 0.0),
+        (0.0, 1.0, 0.0),
+    ],
+)
+def test_changes_go_little_beyond_what_is_wanted(shade, room, wanted):
+    tint = torch.tensor([0.1, -0.1 * LUMA[0] / LUMA[1], 0.0])[:, None, None]  # no luma
+    found = bounded(shade + tint + NONE, room + NONE)
+    torch.testing.assert_close(found, wanted + tint + NONE, atol=1e-6, rtol=0)
 
 
 def test_a_face_of_which_nothing_is_seen_has_no_light():

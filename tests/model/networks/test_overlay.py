@@ -45,7 +45,12 @@ def generator():
 @pytest.fixture
 def atlas(generator):
     atlas = generator.decoder.overlay.atlas
-    atlas.faces.copy_(shades([0.0, 0.1, 0.3, 0.0, 0.2, 0.5]))
+    faces = shades([0.0, 0.1, 0.3, 0.0, 0.2, 0.5])
+    atlas.faces.copy_(faces)
+    # Far apart, so that nothing goes too far beyond them.
+    atlas.means.copy_(20 * faces[:, : 3 * Atlas.SIDE**2])
+    atlas.cheeks.fill_(1.0)
+    atlas.seen.fill_(1.0)
     return atlas
 
 

@@ -359,7 +359,7 @@ def looking(batch):
         everywhere,
         torch.tensor([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]).view(1, 6, 1).expand(2, 6, 3),
         torch.zeros(2, 6),
-        torch.zeros(2, 6, 3, 16, 16),
+        50 * darker.expand(2, 6, 3, 16, 16),  # nothing is too far beyond them
         everywhere,
         everywhere,
         0 * everywhere,
