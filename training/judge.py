@@ -51,6 +51,8 @@ class JudgeConfig:
     dropout: float = 0.2
     average: float = 0.995
     group_weight: float = 0.5
+    source_temper: float = 0.0
+    """How far a source's share of a cluster follows its size; by 0, all are drawn evenly"""
     held_out: int = 10
     seed: int = 0
     threads: int = 1
@@ -232,7 +234,9 @@ def judge_error(
 
 
 def _portraits(data: PreparedSet, config: JudgeConfig, rows: Any, balanced: bool) -> PortraitSet:
-    fit = FitConfig(resolution=config.resolution, groups=GROUPS)
+    fit = FitConfig(
+        resolution=config.resolution, groups=GROUPS, source_temper=config.source_temper
+    )
     return PortraitSet(data, fit, rows, torch.device("cpu"), balanced)
 
 
@@ -252,7 +256,7 @@ def fit_judge(data: PreparedSet, config: JudgeConfig) -> AgeJudge:
         use_buffers=True,
     )
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
-    steps = max(2, config.images // config.batch)
+    steps = max(11, config.images // config.batch)  # fewer have no tenth to begin with
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=config.learning_rate, total_steps=steps, pct_start=0.1
     )
