@@ -234,9 +234,7 @@ def judge_error(
 
 
 def _portraits(data: PreparedSet, config: JudgeConfig, rows: Any, balanced: bool) -> PortraitSet:
-    fit = FitConfig(
-        resolution=config.resolution, groups=GROUPS, source_temper=config.source_temper
-    )
+    fit = FitConfig(resolution=config.resolution, groups=GROUPS, source_temper=config.source_temper)
     return PortraitSet(data, fit, rows, torch.device("cpu"), balanced)
 
 
