@@ -51,8 +51,6 @@ class JudgeConfig:
     dropout: float = 0.2
     average: float = 0.995
     group_weight: float = 0.5
-    source_temper: float = 0.0
-    """How far a source's share of a cluster follows its size; by 0, all are drawn evenly"""
     held_out: int = 10
     seed: int = 0
     threads: int = 1
@@ -234,7 +232,7 @@ def judge_error(
 
 
 def _portraits(data: PreparedSet, config: JudgeConfig, rows: Any, balanced: bool) -> PortraitSet:
-    fit = FitConfig(resolution=config.resolution, groups=GROUPS, source_temper=config.source_temper)
+    fit = FitConfig(resolution=config.resolution, groups=GROUPS)
     return PortraitSet(data, fit, rows, torch.device("cpu"), balanced)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.__main__ import main
-from training.data import PortraitSet, split_rows
+from training.data import split_rows
 from training.judge import (
     BUNDLED,
     YEARS,
@@ -47,21 +47,6 @@ def test_views_are_in_range_and_repeat_with_their_generator():
     assert first.shape == images.shape
     assert first.abs().max() <= 1
     assert not torch.allclose(first, images, atol=0.1)
-
-
-def test_sources_are_drawn_evenly(prepared, monkeypatch):
-    """One portrait of five is of the first source."""
-    drawn = []
-
-    def noted(portraits, *arguments):
-        rows = rows_of(portraits, *arguments)
-        drawn.extend(portraits.rows[row].source for row in rows.tolist())
-        return rows
-
-    rows_of = PortraitSet.rows_of
-    monkeypatch.setattr(PortraitSet, "rows_of", noted)
-    fit_judge(prepared, JudgeConfig(resolution=32, batch=32, images=640))
-    assert drawn.count("aaf") / len(drawn) == pytest.approx(0.5, abs=0.08)
 
 
 def test_held_out_portraits_teach_it_nothing(prepared):
