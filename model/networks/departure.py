@@ -12,15 +12,17 @@ LARGE, TINT = 1.0, 0.3
 """Departures near the first count ever less, and those of colour only up to the second."""
 CHROMA = 0.3
 """How much of a departure in colour, other than in luma, counts: lighting has colours too."""
-BRIGHTER = 0.4
-"""How much of what is brighter than in the mean face counts: eyes are narrow where one laughs, and
-open ones would be dark smudges on their lids."""
+BRIGHTER, FEATURE = 0.4, 0.5
+"""How much of what is brighter than in the mean face counts, and how dark beside the cheeks that
+face is where none does: eyes are narrow where one laughs, and open ones would be dark smudges on
+their lids."""
 BEARD = 0.1
 """What is darker in red than skin by this is surely a beard where one may grow, and what is
 brighter by as much surely none: many are hardly darker. Lips are no darker in red."""
-PALER, DARKER = 0.15, 0.1
-"""How far beyond the mean face of an age differences may make a place, brighter or darker: they are
-amplified, and would draw white rings around eyes that no shadow lies on."""
+PALER, DARKER, TINTED = 0.15, 0.1, 0.05
+"""How far beyond the mean face of an age differences may make a place, brighter, darker or in a
+colour: they are amplified, and would draw white rings around eyes that no shadow lies on. Teeth,
+which have less red than lips already, would turn green as these lose it."""
 OUTLYING = 0.25
 """How far from the cheeks' a place's colours are, about, for it to count half for the light: hats
 and hair are no face in a strange light."""
@@ -58,18 +60,26 @@ def departure(colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor) -> D
     beard = ((functional.max_pool2d(-apart[:, :1], 3, 1, 1) + BEARD) / (2 * BEARD)).clamp(0, 1)
     tint = (apart - grey).clamp(-TINT, TINT)
     grey = LARGE * torch.tanh(grey / LARGE)
-    own = -functional.leaky_relu(-grey, BRIGHTER) + CHROMA * tint
+    brighter = BRIGHTER * (1 + luma(means) / FEATURE).clamp(0.0, 1.0)
+    own = grey.clamp(max=0.0) + brighter * grey.clamp(min=0.0) + CHROMA * tint
     return Departure(apart, own, skin, light, beard)
 
 
 def bounded(shades: Tensor, room: Tensor) -> Tensor:
-    """Changes of log colours (N, 3, S, S), whose luma stays about within what is wanted.
+    """Changes of log colours (N, 3, S, S) that stay about within what is wanted.
 
-    `room` (N, 3, S, S) is the whole way from a face to the mean face of its target's age.
+    `room` (N, 3, S, S) is the whole way from a face to the mean face of its target's age. Luma and
+    what each colour is apart from it keep to their own.
     """
     grey, way = luma(shades), luma(room)
-    least, most = (way - DARKER).clamp(max=0.0), (way + PALER).clamp(min=0.0)
-    return shades + torch.minimum(torch.maximum(grey, least), most) - grey
+    return _within(grey, way - DARKER, way + PALER) + _within(
+        shades - grey, room - way - TINTED, room - way + TINTED
+    )
+
+
+def _within(change: Tensor, least: Tensor, most: Tensor) -> Tensor:
+    """A change that is none where it would lead away."""
+    return torch.minimum(torch.maximum(change, least.clamp(max=0.0)), most.clamp(min=0.0))
 
 
 def light_on(apart: Tensor, cheeks: Tensor, seen: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -5,9 +7,11 @@ from model.networks.departure import (
     BEARD,
     BRIGHTER,
     DARKER,
+    FEATURE,
     LARGE,
     PALER,
     TINT,
+    TINTED,
     bounded,
     departure,
     light_on,
@@ -16,6 +20,7 @@ from model.networks.layers import LUMA
 
 SIDE = 64
 NONE = torch.zeros(1, 3, SIDE, SIDE)
+RED = torch.tensor([1.0, -LUMA[0] / LUMA[1], 0.0])[:, None, None]  # of no luma
 LINE = (torch.arange(SIDE) + 0.5) / SIDE - 0.5
 ROWS = LINE[:, None].expand(SIDE, SIDE)
 FACE = ((LINE.square() + LINE[:, None].square()) < 0.16).float()
@@ -74,9 +79,36 @@ def test_what_is_seen_but_unlike_the_cheeks_says_little():
     ],
 )
 def test_changes_go_little_beyond_what_is_wanted(shade, room, wanted):
-    tint = torch.tensor([0.1, -0.1 * LUMA[0] / LUMA[1], 0.0])[:, None, None]  # no luma
+    tint = 0.9 * TINTED * RED
     found = bounded(shade + tint + NONE, room + NONE)
     torch.testing.assert_close(found, wanted + tint + NONE, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("red", "room", "wanted"),
+    [
+        (0.5, 0.0, TINTED),
+        (0.5, 0.3, 0.3 + TINTED),
+        (0.5, -0.3, 0.0),  # redder already
+        (-0.5, 0.0, -TINTED),
+        (-0.5, 0.3, 0.0),  # teeth among lips
+        (-0.5, -0.9, -0.5),
+    ],
+)
+def test_colours_go_little_beyond_what_is_wanted(red, room, wanted):
+    found = bounded(0.1 + red * RED + NONE, 0.1 + room * RED + NONE)[0, :, 0, 0]
+    assert found[0].item() == pytest.approx(0.1 + wanted, abs=1e-6)
+    assert found[2].item() == pytest.approx(0.1, abs=1e-6)
+
+
+def test_what_is_brighter_than_a_dark_feature_of_the_mean_face_stays():
+    """Eyes are dark in it; those that are nearly closed are not."""
+    means = NONE.clone()
+    means[..., 10:20, 10:30], means[..., 10:20, 40:60] = -FEATURE / 2, -1.2 * FEATURE
+    own = departure(NONE, means, CHEEKS, CHEEKS).own[0, 0, 15]
+    wanted = BRIGHTER / 2 * LARGE * math.tanh(FEATURE / 2 / LARGE)
+    torch.testing.assert_close(own[15:25], torch.full((10,), wanted), atol=1e-3, rtol=0)
+    torch.testing.assert_close(own[45:55], torch.zeros(10), atol=1e-3, rtol=0)
 
 
 def test_a_face_of_which_nothing_is_seen_has_no_light():
