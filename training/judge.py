@@ -252,7 +252,7 @@ def fit_judge(data: PreparedSet, config: JudgeConfig) -> AgeJudge:
         use_buffers=True,
     )
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
-    steps = max(11, config.images // config.batch)  # fewer have no tenth to begin with
+    steps = max(11, config.images // config.batch)  # OneCycleLR divides by 0 at 10
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, max_lr=config.learning_rate, total_steps=steps, pct_start=0.1
     )

@@ -59,6 +59,11 @@ def test_held_out_portraits_teach_it_nothing(prepared):
     assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
+def test_ten_steps_can_be_asked_for(prepared):
+    config = JudgeConfig(resolution=32, batch=4, images=40)
+    assert all(part.isfinite().all() for part in fit_judge(prepared, config).state_dict().values())
+
+
 def test_errors_are_counted_by_cluster_and_group():
     verdict = Verdict(
         np.array([1.0, 8.0, 20.0], np.float32),
