@@ -119,8 +119,9 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.training_throughput", "--only", name]
             command += ["--preset", arguments.preset, "--steps", str(arguments.steps)]
             command += [f"--set={override}" for override in arguments.set]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             found.append(json.loads(output.splitlines()[-1]))
+            print(name, output.splitlines()[-1], file=sys.stderr, flush=True)
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else processors()
     print(f"{machine}, torch {torch.__version__}, {arguments.preset}, batch {config.batch}")
     for name, found in results.items():

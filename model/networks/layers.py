@@ -74,10 +74,26 @@ def shrunk(x: Tensor, side: int) -> Tensor:
 
 def blur(x: Tensor) -> Tensor:
     """Separable [1 2 1] / 4 low-pass over the last two axes, zeros outside; the shape stays."""
-    return _low_passed(x, 1)
+    if x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+        return _Blur.apply(x)
+    return low_passed(x, 1)
 
 
-def _low_passed(x: Tensor, padding: int) -> Tensor:
+class _Blur(torch.autograd.Function):
+    """Its own adjoint. As a convolution it is not known to be, and the gradient of its gradient,
+    which R1 asks for, becomes two convolutions for every channel."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return low_passed(x, 1)
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return blur(gradient)
+
+
+def low_passed(x: Tensor, padding: int) -> Tensor:
+    """The same as a convolution of each channel, `padding` zeros outside."""
     line = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
     channels = x.shape[1]
     kernel = (line[:, None] * line).expand(channels, 1, 3, 3)
@@ -113,7 +129,7 @@ def softened(x: Tensor, passes: int) -> Tensor:
     for _ in range(passes):
         wide = functional.pad(x, (1, 1, 1, 1), "replicate")
         if torch.compiler.is_exporting():
-            x = _low_passed(wide, 0)
+            x = low_passed(wide, 0)
             continue
         wide = (wide[..., :-2] + wide[..., 2:]) / 4 + wide[..., 1:-1] / 2
         x = (wide[..., :-2, :] + wide[..., 2:, :]) / 4 + wide[..., 1:-1, :] / 2

@@ -94,6 +94,23 @@ class Softened(torch.nn.Module):
         return softened(x, 3)
 
 
+def test_the_blurs_gradients_are_its_convolutions():
+    kernel = torch.outer(torch.tensor([1.0, 2, 1]), torch.tensor([1.0, 2, 1])) / 16
+    kernel = kernel.expand(3, 1, 3, 3)
+    weight = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    given = torch.randn_like(weight)
+    penalties = []
+    for low_pass in (
+        blur,
+        lambda x: functional.conv2d(x, kernel.double(), padding=1, groups=3),
+    ):
+        x = given.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad((low_pass(x).tanh() * weight).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), x)
+        penalties.append((gradient.detach(), second))
+    torch.testing.assert_close(*penalties)
+
+
 def test_an_exported_blur_is_the_same_in_fewer_operations():
     x = torch.randn(2, 3, 9, 9)
     program = torch.export.export(Softened(), (x,))
