@@ -3,10 +3,12 @@
 import importlib.util
 import logging
 import os
+import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 Feeds = Mapping[str, NDArray[np.generic]]
+
+MOST_RECORDINGS = 64
+"""Shapes of a graph's inputs that are recorded; others run plainly."""
+_NOT_RECORDED = -1
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +91,10 @@ class OnnxRuntimeGraph:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if (provider_options or {}).get("enable_cuda_graph") == "1":
+            # A pattern is laid out at a shape's second run, and nothing may be allocated while
+            # that is recorded.
+            options.enable_mem_pattern = False
         wanted = _NAMES[provider]
         if provider in (Provider.CUDA, Provider.TENSORRT):
             if wanted not in onnxruntime.get_available_providers():
@@ -97,6 +107,7 @@ class OnnxRuntimeGraph:
         except Exception as error:  # onnxruntime raises its own untyped family
             raise ProviderError(f"{path.name} does not open on {provider}: {error}") from error
         self._session.disable_fallback()
+        self._run_options = _run_options(_NOT_RECORDED)
         actual = self._session.get_providers()[0]
         if actual != wanted:
             raise ProviderError(
@@ -113,7 +124,159 @@ class OnnxRuntimeGraph:
         return tuple(shape)
 
     def run(self, feeds: Feeds) -> list[NDArray[np.generic]]:
-        return [np.asarray(output) for output in self._session.run(None, dict(feeds))]
+        outputs = self._session.run(None, dict(feeds), self._run_options)
+        return [np.asarray(output) for output in outputs]
+
+    def recording(
+        self, number: int, feeds: Feeds, results: Sequence[NDArray[np.generic]]
+    ) -> "Recording":
+        """Memory on the GPU for runs on feeds like these, which give results like these."""
+        return Recording(
+            self._session, number, feeds, dict(zip(self.outputs, results, strict=True))
+        )
+
+
+def _run_options(recording: int) -> onnxruntime.RunOptions:
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("gpu_graph_id", str(recording))
+    return options
+
+
+class Recording:
+    """Runs of a session at one shape, over fixed addresses on the GPU.
+
+    Where the session records CUDA graphs, the first run of each thread is recorded under `number`
+    and later ones are replays. Runs must not overlap.
+    """
+
+    def __init__(
+        self, session: onnxruntime.InferenceSession, number: int, feeds: Feeds, results: Feeds
+    ) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._options = _run_options(number)
+        self._inputs = {name: _on_gpu(value) for name, value in feeds.items()}
+        self._outputs = [_on_gpu(value) for value in results.values()]
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in zip(results, self._outputs, strict=True):
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, feeds: Feeds) -> list[NDArray[np.generic]]:
+        """Outputs in the graph's order, in memory of the caller's own."""
+        for name, value in self._inputs.items():
+            value.update_inplace(np.ascontiguousarray(feeds[name]))
+        self._session.run_with_iobinding(self._binding, self._options)
+        # Copies go by another stream than runs.
+        self._binding.synchronize_outputs()
+        return [output.numpy() for output in self._outputs]
+
+
+def _on_gpu(value: NDArray[np.generic]) -> onnxruntime.OrtValue:
+    return onnxruntime.OrtValue.ortvalue_from_shape_and_type(value.shape, value.dtype.type, "cuda")
+
+
+@dataclass(frozen=True)
+class CudaOptions:
+    """How CUDA runs a graph."""
+
+    recorded: bool = True
+    """Whether each shape is recorded as a CUDA graph at its first run, and replayed then."""
+    nhwc: bool = False
+    """Whether convolutions run with channels last."""
+    tf32: bool = True
+    """Whether factors of products are rounded to 10 bits of mantissa."""
+    search: Literal["EXHAUSTIVE", "HEURISTIC", "DEFAULT"] = "EXHAUSTIVE"
+    """How the algorithm of a convolution is chosen, at the first run of each shape."""
+    max_workspace: bool = True
+    """Whether algorithms that need much memory may be chosen."""
+
+    @property
+    def of_provider(self) -> dict[str, str]:
+        """The same in ONNX Runtime's words."""
+        return {
+            "enable_cuda_graph": f"{self.recorded:d}",
+            "prefer_nhwc": f"{self.nhwc:d}",
+            "use_tf32": f"{self.tf32:d}",
+            "cudnn_conv_algo_search": self.search,
+            "cudnn_conv_use_max_workspace": f"{self.max_workspace:d}",
+        }
+
+
+_CUDA_DEFAULTS = CudaOptions()
+
+
+class CudaGraph:
+    """A graph on CUDA; runs at a shape that was run before are replays of one recording.
+
+    Where a graph cannot be recorded, every run is a plain one: that is logged once, and no error.
+    """
+
+    # While a thread records, no other may allocate memory on the GPU: a whole process takes turns.
+    _turn = threading.Lock()
+
+    def __init__(
+        self, path: Path, threads: int | None = None, options: CudaOptions = _CUDA_DEFAULTS
+    ) -> None:
+        """Raises ProviderError where CUDA does not run the graph."""
+        self._path, self._threads, self._options = path, threads, options
+        self._recordings: dict[tuple, Recording] = {}
+        self._given_up: list[object] = []
+        with self._turn:
+            try:
+                self._plain = self._opened()
+            except ProviderError as error:
+                if not options.recorded:
+                    raise
+                self._run_plainly(error)
+        self.provider = self._plain.provider
+        self.precision = self._plain.precision
+        self.inputs, self.outputs = self._plain.inputs, self._plain.outputs
+
+    @property
+    def recorded(self) -> bool:
+        """Whether runs are recorded: false once it has turned out that they cannot be."""
+        return self._options.recorded
+
+    def run(self, feeds: Feeds) -> list[NDArray[np.generic]]:
+        with self._turn:
+            if not self.recorded:
+                return self._plain.run(feeds)
+            shape = tuple((name, value.dtype, value.shape) for name, value in feeds.items())
+            recording = self._recordings.get(shape)
+            if recording is None:
+                # A plain run chooses algorithms and allocates all that the recorded one will need;
+                # it raises what is the caller's fault.
+                results = self._plain.run(feeds)
+                if len(self._recordings) < MOST_RECORDINGS:
+                    self._record(shape, feeds, results)
+                return results
+            try:
+                return recording.run(feeds)
+            except Exception as error:  # onnxruntime raises its own untyped family
+                self._run_plainly(error)
+                return self._plain.run(feeds)
+
+    def _record(self, shape: tuple, feeds: Feeds, results: list[NDArray[np.generic]]) -> None:
+        try:
+            recording = self._plain.recording(len(self._recordings) + 1, feeds, results)
+            recording.run(feeds)
+        except Exception as error:  # onnxruntime raises its own untyped family
+            self._run_plainly(error)
+        else:
+            self._recordings[shape] = recording
+
+    def _run_plainly(self, error: Exception) -> None:
+        """Opens the graph anew, without recordings."""
+        # A session that failed at recording is kept: taking it down could end the process.
+        self._given_up += [getattr(self, "_plain", None), self._recordings]
+        self._recordings = {}
+        self._options = replace(self._options, recorded=False)
+        self._plain = self._opened()
+        _log.warning("%s is not recorded as a CUDA graph: %s", self._path.name, error)
+
+    def _opened(self) -> OnnxRuntimeGraph:
+        return OnnxRuntimeGraph(self._path, Provider.CUDA, self._threads, self._options.of_provider)
 
 
 class OpenVinoGraph:
@@ -175,6 +338,8 @@ def open_graph(
 def _open(path: Path, provider: Provider, threads: int | None, bf16: bool) -> Graph:
     if provider is Provider.OPENVINO:
         return OpenVinoGraph(path, threads, bf16)
+    if provider is Provider.CUDA:
+        return CudaGraph(path, threads)
     return OnnxRuntimeGraph(path, provider, threads)
 
 
