@@ -33,6 +33,8 @@ class Looks(NamedTuple):
     """(N, 3, S, S), that hair's colour, 0 to 1"""
     flow: Tensor
     """(N, 2, F, F), what then bends it, in halves of the side"""
+    older: Tensor
+    """(N,), how much of the way is to older clusters, 0 to 1"""
 
 
 class Atlas(nn.Module):
@@ -173,7 +175,8 @@ class Atlas(nn.Module):
         flow = laid_along(flow, flow)
         beard = beard * bald * head
         white = white_hair(lit.exp().clamp(max=1))
-        return Looks(shades, fine, wide, lines, beard, skin, grey, white, flow)
+        ahead = ((own.sum(1) @ older.T.triu(1)) * asked).sum(1).clamp(0, 1)
+        return Looks(shades, fine, wide, lines, beard, skin, grey, white, flow, ahead)
 
     def _further(self, asked: Tensor, own: Tensor, shortfall: Tensor) -> Tensor:
         """What must be asked for so that a portrait does not fall short of it; all (N, clusters).

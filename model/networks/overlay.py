@@ -87,8 +87,9 @@ class Overlay(nn.Module):
     """Limits of how much weaker or stronger an atlas makes lines, and of what those it adds do."""
     DARK = 0.1
     """Added to light (0 to 2) before what is drawn over an atlas is taken as a factor on it."""
-    RELIT = 0.12
-    """How far that factor is from 1 at most: more is a grey shade, or teeth that are dark."""
+    RELIT, RELIT_OLDER = 0.12, 0.3
+    """How far that factor is from 1 at most: more is a grey shade, or teeth that are dark; on the
+    way to an older age folds are."""
     SMOOTHING = 0.01
     """How much of the gain below 1 is left with an atlas."""
     FINE, WIDE = 2, 4
@@ -111,7 +112,7 @@ class Overlay(nn.Module):
     def forward(
         self, features: Features, drawn: Tensor, portrait: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        under, flow = self._bent(features, portrait, drawn.shape[-1])
+        under, flow, most = self._bent(features, portrait, drawn.shape[-1])
         side = portrait.shape[-1]
         if self.to_gain is not None:
             gain = torch.tanh(self.to_gain(features.fine))
@@ -125,7 +126,7 @@ class Overlay(nn.Module):
         if self.atlas is not None:
             relit = self._softened(luma(change)) / self._softened(luma(lain) + 1 + self.DARK)
             # Behind a head it would be a halo.
-            relit = self.RELIT * torch.tanh(relit / self.RELIT) * (1 - behind((lain + 1) / 2))
+            relit = most * torch.tanh(relit / most) * (1 - behind((lain + 1) / 2))
             relit = 1 + relit
             return (under + 1) * enlarged(relit, side) - 1, under, flow
         return under + enlarged(self._softened(change), side), under, flow
@@ -133,11 +134,14 @@ class Overlay(nn.Module):
     def _softened(self, x: Tensor) -> Tensor:
         return softened(x, self.softness) if self.softness else x
 
-    def _bent(self, features: Features, portrait: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """The portrait with the shape, and where there is an atlas the look, of the target."""
+    def _bent(
+        self, features: Features, portrait: Tensor, side: int
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
+        """The portrait with the shape, and where there is an atlas the look, of the target; what
+        bends it; and how far it may be lit otherwise, (N, 1, 1, 1)."""
         if self.flow is not None:
             flow = self.flow(features.coarse)
-            return laid_along(portrait, flow, "bicubic"), flow
+            return laid_along(portrait, flow, "bicubic"), flow, self.RELIT
         assert self.atlas is not None
         assert features.reading is not None
         smooth, detail = self._parted(portrait, side)
@@ -157,7 +161,8 @@ class Overlay(nn.Module):
         skin = enlarged(2 * (looks.skin.exp() - self.atlas.OFFSET).clamp(max=1) - 1, across)
         changed = changed + enlarged(looks.beard, across) * (skin - changed)
         changed = (changed + 1) * lines - 1
-        return laid_along(changed, looks.flow, "bicubic"), looks.flow
+        most = self.RELIT + (self.RELIT_OLDER - self.RELIT) * looks.older[:, None, None, None]
+        return laid_along(changed, looks.flow, "bicubic"), looks.flow, most
 
     def _parted(self, picture: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """What of a picture (N, 3, R, R) is coarse, (N, 3, side, side), and its finer detail."""

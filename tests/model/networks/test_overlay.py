@@ -273,11 +273,20 @@ def test_what_is_drawn_is_laid_over_what_the_mean_faces_say(generator, atlas):
     # It relights: all colours of a pixel by one factor, near 1.
     ratio = light(drawn.image) / light(drawn.bent)
     torch.testing.assert_close(ratio, ratio[:, :1].expand_as(ratio), atol=1e-3, rtol=0)
-    assert (ratio - 1).abs().max() < Overlay.RELIT + 1e-3
+    assert Overlay.RELIT < (ratio - 1).abs().max() < Overlay.RELIT_OLDER + 1e-3
 
 
-def test_what_is_drawn_takes_light_where_it_wants(generator, atlas):
-    sure(generator, 0, 0, [0.0, 0.0, 0.0])
+@pytest.mark.parametrize(
+    ("cluster", "target", "most"),
+    [
+        (0, [0.0, 0.0, 1.0], Overlay.RELIT_OLDER),
+        (1, [0.0, 0.5, 0.5], (Overlay.RELIT + Overlay.RELIT_OLDER) / 2),
+        (1, [0.0, 1.0, 0.0], Overlay.RELIT),
+        (2, [1.0, 0.0, 0.0], Overlay.RELIT),
+    ],
+)
+def test_what_is_drawn_takes_light_where_it_wants(generator, atlas, cluster, target, most):
+    sure(generator, 0, cluster, target)
     atlas.faces.zero_()
     decoder = generator.decoder
     grey, wanted = 0.4, 0.7
@@ -288,7 +297,7 @@ def test_what_is_drawn_takes_light_where_it_wants(generator, atlas):
             decoder.overlay.to_mask.bias.fill_(open_)
             image = changed(generator, torch.full((1, 3, SIDE, SIDE), 2 * grey - 1))
             relit = share * (wanted - grey) / (grey + Overlay.DARK / 2)
-            relit = grey * (1 + Overlay.RELIT * math.tanh(relit / Overlay.RELIT))
+            relit = grey * (1 + most * math.tanh(relit / most))
             assert light(image).mean().item() == pytest.approx(relit, abs=2e-3)
 
 
