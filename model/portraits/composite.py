@@ -33,6 +33,10 @@ BORDER = 1 / 12
 """Side of the portrait over which the blend fades out before its border."""
 EDGE = 1 / 24
 """Sides of the portrait that the blend reaches beyond the heads, for wisps of hair."""
+DRAWN = 4, 12
+"""Levels away from the background from which on something is drawn, and is surely a head."""
+INNER = 43
+"""Beyond this part of a picture's side from its background all is head, whatever a parser says."""
 IN_FRONT = "hat"
 """Never covered by a head that a model makes without it."""
 SKIN = ("skin", "nose", "neck", "left_ear", "right_ear")
@@ -143,7 +147,13 @@ class Place:
         kept = replace(parsed, resolution=side).kept(self.removed)
         # The parser takes a flat patch of the model's grey for a head where it expects one.
         flat = np.abs(picture.astype(np.float32) - self._background).max(-1)
-        kept = kept * _ramp(blurred(flat, 1.0), 4, 12)
+        drawn = blurred(flat, 1.0)
+        ground = drawn < DRAWN[1]
+        # It takes bright curls for none; but a picture holds nothing except its head.
+        reach = max(2, side // INNER)
+        inner = 1 - _grown(ground, reach)
+        kept = np.maximum(kept, blurred(_grown(inner > 0, reach - 1), 0.7))
+        kept = kept * np.where(_outside(ground), _ramp(drawn, *DRAWN), 1)
         return (kept * (1 - _ramp(resized(self.front, side), 0.3, 0.7))).astype(np.float32)
 
     def _layers(self, picture: NDArray[np.uint8], parsed: ParsingMap) -> _Layers:
@@ -386,6 +396,28 @@ def _grown(mask: NDArray[np.bool_], reach: int) -> Raster:
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=0)
     padded = np.pad(windows.max(-1)[:, reach:-reach], ((0, 0), (reach, reach)))
     return np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1, axis=1).max(-1)
+
+
+def _outside(ground: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What of the ground (N, N) is connected with its border: a head may be as grey inside."""
+    reached = np.zeros_like(ground)
+    reached[[0, -1]], reached[:, [0, -1]] = ground[[0, -1]], ground[:, [0, -1]]
+    before = -1
+    while (count := int(reached.sum())) > before:
+        before = count
+        for _ in range(4):
+            reached = _swept(reached, ground)
+            # Columns are rows of the picture turned by a quarter; four sweeps see all directions.
+            reached, ground = np.rot90(reached), np.rot90(ground)
+    return reached
+
+
+def _swept(reached: NDArray[np.bool_], ground: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is reached and, in each row, all ground to its right up to what is none."""
+    columns = np.arange(ground.shape[1])
+    stop = np.maximum.accumulate(np.where(ground, -1, columns), axis=1)
+    start = np.maximum.accumulate(np.where(reached, columns, -1), axis=1)
+    return ground & (start > stop)
 
 
 def _down(side: int) -> Raster:

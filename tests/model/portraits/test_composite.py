@@ -192,6 +192,35 @@ def test_the_models_grey_is_no_head_even_where_the_parser_says_so() -> None:
     assert new[28:36, 28:36].min() == 1
 
 
+def test_a_head_is_whole_where_the_parser_misses_a_part_of_it() -> None:
+    def sees_no_scalp(images: Pixels) -> Pixels:
+        probability = by_colour(images)
+        probability[:, :, :48] = 0
+        probability[:, 0, :48] = 255
+        return probability
+
+    place = Place.find(scene(UPRIGHT), UPRIGHT, PARSER, REMOVED)
+    picture = head(0.3)
+    new = place.new_head(picture, Parser(sees_no_scalp, 128).parse(picture))
+    assert new[17:40, 28:36].min() > 0.95
+    assert new[:10].max() == 0
+
+
+def test_a_head_may_be_as_grey_as_what_is_behind_it() -> None:
+    def sees_a_head_everywhere(images: Pixels) -> Pixels:
+        probability = np.zeros((len(images), 19, 128, 128), np.uint8)
+        probability[:, 1] = 255
+        return probability
+
+    place = Place.find(scene(UPRIGHT), UPRIGHT, PARSER, REMOVED)
+    picture = head(0.3).copy()
+    picture[28:36, 28:36] = BACKGROUND
+    assert place.new_head(picture, PARSER.parse(picture))[30:34, 30:34].max() < 0.01
+    new = place.new_head(picture, Parser(sees_a_head_everywhere, 128).parse(picture))
+    assert new[28:36, 28:36].min() == 1
+    assert new[:10].max() == 0
+
+
 def test_skin_keeps_the_photos_colour_and_gets_the_pictures_marks() -> None:
     photo = scene(UPRIGHT)
     picture = head(colour=(SKIN[0] + 30, SKIN[1] + 10, SKIN[2] - 15)).copy()
