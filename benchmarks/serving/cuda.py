@@ -17,7 +17,7 @@ import gc
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,12 +224,14 @@ def bound_render(graph: OnnxRuntimeGraph) -> Render:
 
 
 @contextmanager
-def exact_products():
+def exact_products() -> Iterator[None]:
     """PyTorch without TF32."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32 = before
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def reference(subject: Subject, feeds: Feeds) -> np.ndarray:
