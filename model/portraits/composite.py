@@ -22,7 +22,7 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from model.portraits.align import Alignment, crop
 from model.portraits.parse import BACKGROUND, Parser, ParsingMap
@@ -35,8 +35,8 @@ EDGE = 1 / 24
 """Sides of the portrait that the blend reaches beyond the heads, for wisps of hair."""
 DRAWN = 4, 12
 """Levels away from the background from which on something is drawn, and is surely a head."""
-INNER = 43
-"""Beyond this part of a picture's side from its background all is head, whatever a parser says."""
+INNER = 1 / 43
+"""Sides of a picture from its background beyond which all is head, whatever a parser says."""
 IN_FRONT = "hat"
 """Never covered by a head that a model makes without it."""
 SKIN = ("skin", "nose", "neck", "left_ear", "right_ear")
@@ -150,7 +150,7 @@ class Place:
         drawn = blurred(flat, 1.0)
         ground = drawn < DRAWN[1]
         # It takes bright curls for none; but a picture holds nothing except its head.
-        reach = max(2, side // INNER)
+        reach = max(2, int(INNER * side))
         inner = 1 - _grown(ground, reach)
         kept = np.maximum(kept, blurred(_grown(inner > 0, reach - 1), 0.7))
         kept = kept * np.where(_outside(ground), _ramp(drawn, *DRAWN), 1)
@@ -400,24 +400,9 @@ def _grown(mask: NDArray[np.bool_], reach: int) -> Raster:
 
 def _outside(ground: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """What of the ground (N, N) is connected with its border: a head may be as grey inside."""
-    reached = np.zeros_like(ground)
-    reached[[0, -1]], reached[:, [0, -1]] = ground[[0, -1]], ground[:, [0, -1]]
-    before = -1
-    while (count := int(reached.sum())) > before:
-        before = count
-        for _ in range(4):
-            reached = _swept(reached, ground)
-            # Columns are rows of the picture turned by a quarter; four sweeps see all directions.
-            reached, ground = np.rot90(reached), np.rot90(ground)
-    return reached
-
-
-def _swept(reached: NDArray[np.bool_], ground: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """What is reached and, in each row, all ground to its right up to what is none."""
-    columns = np.arange(ground.shape[1])
-    stop = np.maximum.accumulate(np.where(ground, -1, columns), axis=1)
-    start = np.maximum.accumulate(np.where(reached, columns, -1), axis=1)
-    return ground & (start > stop)
+    framed = Image.fromarray(np.pad(ground, 1, constant_values=True).astype(np.uint8)).copy()
+    ImageDraw.floodfill(framed, (0, 0), 2)
+    return np.asarray(framed)[1:-1, 1:-1] == 2
 
 
 def _down(side: int) -> Raster:
