@@ -2,14 +2,14 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.optim import Adam
 
 from model.networks import discriminator
-from model.networks.layers import low_passed
+from model.networks.layers import PixelNorm, low_passed, pixel_normalised
 from training.data import PortraitSet
 from training.losses import (
     absolute_error,
@@ -22,22 +22,27 @@ from training.recipes.lifespan import LifespanConfig, LifespanRecipe
 
 
 @contextmanager
-def _low_pass_as_convolution() -> Iterator[None]:
-    """D's low-pass as a convolution of each channel, which nobody knows to be its own adjoint."""
-    own = discriminator.blur
+def _operations_of_the_framework() -> Iterator[None]:
+    """Layers of the networks without the derivatives that this package has written for them.
+
+    D's low-pass as a convolution of each channel, which nobody knows to be its own adjoint, and
+    PixelNorm as single operations.
+    """
+    own = discriminator.blur, PixelNorm.forward
     discriminator.blur = lambda x: low_passed(x, 1)
+    PixelNorm.forward = lambda self, x: pixel_normalised(x)
     try:
         yield
     finally:
-        discriminator.blur = own
+        discriminator.blur, PixelNorm.forward = own
 
 
 class PlainLoop:
     """Float32 in framework defaults, on the networks and batches of a configuration.
 
     A pass of G for D's step and one for its own, all five losses and R1 in every step, an average
-    that forgets a thousandth a step, a scalar of each loss read for the log. D's low-pass is the
-    framework's convolution.
+    that forgets a thousandth a step, a scalar of each loss read for the log. With `own_layers` the
+    networks keep the derivatives that this package has written for some of their layers.
     """
 
     def __init__(
@@ -46,9 +51,11 @@ class PlainLoop:
         portraits: PortraitSet,
         device: torch.device,
         rate: float = 1e-3,
+        own_layers: bool = False,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.portraits = config, portraits
+        self._layers = nullcontext if own_layers else _operations_of_the_framework
         self.recipe = recipe = LifespanRecipe(config)
         self.generator = recipe.generator.to(device)
         self.discriminator = recipe.discriminator.to(device)
@@ -61,7 +68,7 @@ class PlainLoop:
 
     def step(self) -> dict[str, float]:
         """One step of D and one of G; returns the losses."""
-        with _low_pass_as_convolution():
+        with self._layers():
             return self._step()
 
     def _step(self) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Training speed and memory: a preset's step against a plain loop of the published recipe.
 
-Both train the same networks on the same batches; `benchmarks.plain` is the plain loop. Every
-measurement is a process of its own, the two in turn.
+All train the same networks on the same batches; `benchmarks.plain` is the plain loop, `plain` with
+the framework's operations alone, `layers` with the derivatives that this package has written for
+some layers. Every measurement is a process of its own, the three in turn.
 
 python -m benchmarks.training_throughput [--preset lifespan-64] [--steps 40] [--rounds 3]
 """
@@ -28,6 +29,7 @@ from training.machine import processors
 from training.recipes.lifespan import LifespanConfig
 from training.run import Run, device_of
 
+NAMES = ("plain", "layers", "ours")
 START = [
     "reconstruction_images=0",
     "discriminator_images=0",
@@ -69,13 +71,17 @@ def measured(name: str, config: LifespanConfig, steps: int) -> dict[str, float]:
     device = device_of()
     with tempfile.TemporaryDirectory() as folder:
         data = noise_set(Path(folder), config.resolution)
-        if name == "plain":
-            loop = PlainLoop(config, PortraitSet(data, config, data.rows, device), device)
+        before = max(4, config.consistency_interval)
+        if name != "ours":
+            portraits = PortraitSet(data, config, data.rows, device)
+            loop = PlainLoop(config, portraits, device, own_layers=name == "layers")
 
             def step() -> None:
                 loop.step()
         else:
             run = Run(config, data, Path(folder) / "run")
+            if run.recorder is not None:
+                before = 4 * max(config.r1_interval, config.consistency_interval)
 
             def step() -> None:
                 run.window.add(run.step())
@@ -85,7 +91,7 @@ def measured(name: str, config: LifespanConfig, steps: int) -> dict[str, float]:
                 torch.cuda.synchronize()
             return time.perf_counter()
 
-        for _ in range(max(4, config.consistency_interval)):
+        for _ in range(before):
             step()
         started = finished()
         for _ in range(steps):
@@ -105,7 +111,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["plain", "ours"], help="one measurement, as JSON")
+    parser.add_argument("--only", choices=NAMES, help="one measurement, as JSON")
     arguments = parser.parse_args()
     config = load_config(arguments.preset, [*START, *arguments.set])
     if not isinstance(config, LifespanConfig):
@@ -113,7 +119,7 @@ def main() -> None:
     if arguments.only:
         print(json.dumps(measured(arguments.only, config, arguments.steps)))
         return
-    results: dict[str, list[dict[str, float]]] = {"plain": [], "ours": []}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
     for _ in range(arguments.rounds):
         for name, found in results.items():
             command = [sys.executable, "-m", "benchmarks.training_throughput", "--only", name]
@@ -128,9 +134,11 @@ def main() -> None:
         speeds = [each["images_per_s"] for each in found]
         peak = max(each["peak_mb"] for each in found)
         print(f"{name:6}{statistics.median(speeds):8.1f} images/s, peak {peak:.0f} MB")
-    pairs = zip(results["ours"], results["plain"], strict=True)
-    ratios = [ours["images_per_s"] / plain["images_per_s"] for ours, plain in pairs]
-    print(f"ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    for name in NAMES[:-1]:
+        pairs = zip(results["ours"], results[name], strict=True)
+        ratios = [ours["images_per_s"] / plain["images_per_s"] for ours, plain in pairs]
+        said = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        print(f"ours / {name}: {said}")
 
 
 if __name__ == "__main__":

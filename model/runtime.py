@@ -238,6 +238,10 @@ class CudaGraph:
         """Whether runs are recorded: false once it has turned out that they cannot be."""
         return self._options.recorded
 
+    def shape_of(self, name: str) -> tuple[int | str | None, ...]:
+        """Axes of an input: numbers where they are fixed, names where they are free."""
+        return self._plain.shape_of(name)
+
     def run(self, feeds: Feeds) -> list[NDArray[np.generic]]:
         with self._turn:
             if not self.recorded:

@@ -114,6 +114,11 @@ class Predictor:
 
         Raises what they raise.
         """
+        # At once, so that each reading thread has its own.
+        rehearsals = (
+            self._on(self._readers, self._parser.rehearse) for _ in range(self._settings.pool_size)
+        )
+        await asyncio.gather(*rehearsals)
         for model in self.models.values():
             await self._warm_up(model)
 
@@ -553,7 +558,7 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
         settings.models, settings.provider, threads, settings.default_model, settings.max_batch
     )
     # One thread a call: as many calls run at once as there are reading threads.
-    parser = Parser.open(settings.parser, threads=1)
+    parser = Parser.open(settings.parser, threads=1, provider=models[models.default].provider)
     async with AsyncExitStack() as stack:
         store = open_store(
             settings.face_store,

@@ -73,6 +73,9 @@ class FitConfig:
     """Images after which a weight counts half in the average."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the device computes in it, float32 elsewhere."""
+    record: bool = True
+    """Whether steps that are alike are recorded as CUDA graphs and repeated, on one GPU, with
+    `accumulate` 1 and no `augment_target`, where the method knows which are."""
     log_every: int = 800
     sample_every: int = 8_000
     checkpoint_every: int = 4_000

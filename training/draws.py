@@ -10,7 +10,8 @@ class Draws:
 
     Every number is drawn for the whole batch, from the run's seed and the step's number alone, and
     the part's share of it is returned. So processes and accumulated parts draw what one pass over
-    the whole batch would, and a run that goes on needs no state of a generator.
+    the whole batch would, and a run that goes on needs no state of a generator. `generator`, on the
+    device, is seeded anew and used where one is given: a recorded step knows but the one it saw.
     """
 
     def __init__(
@@ -21,14 +22,14 @@ class Draws:
         device: torch.device | str = "cpu",
         part: int = 0,
         parts: int = 1,
+        generator: torch.Generator | None = None,
     ) -> None:
         if batch % parts:
             raise ValueError(f"a batch of {batch} does not divide into {parts} parts")
-        seeds = np.random.SeedSequence((seed, step))
-        (state,) = seeds.generate_state(1, np.uint64)
-        self._coins = np.random.default_rng(seeds)
-        generator = torch.Generator(device).manual_seed(int(state) >> 1)
-        self._generator, self._device = generator, generator.device
+        self._seeds = np.random.SeedSequence((seed, step))
+        (state,) = self._seeds.generate_state(1, np.uint64)
+        generator = generator or torch.Generator(device)
+        self._generator, self._device = generator.manual_seed(int(state) >> 1), generator.device
         self._batch, self._rows = batch, slice(part, None, parts)
 
     def uniform(self, *shape: int) -> Tensor:
@@ -50,5 +51,5 @@ class Draws:
         )[self._rows]
 
     def coin(self, probability: float) -> bool:
-        """True with a probability: one toss for the whole batch. Decided on the CPU."""
-        return bool(self._coins.random() < probability)
+        """True with a probability: the step's one toss, for the whole batch, on the CPU."""
+        return bool(np.random.default_rng(self._seeds).random() < probability)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -58,7 +59,7 @@ class Lesson:
         picture = functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)
         # The grid says where pixels come from; landmarks go the other way.
         places = 2 * self.landmarks - 1 - moved[:, None]
-        places = (places @ torch.linalg.inv(turn).transpose(1, 2) + 1) / 2
+        places = (places @ (turn / scale.square()[:, None, None]) + 1) / 2
         light = ((picture[:, :3] + 1) / 2).clamp(1e-3, 1)
         light = light ** torch.exp(uniform(0.35)) * torch.exp(
             uniform(0.25) + uniform(0.08, 3, 1, 1)
@@ -79,7 +80,8 @@ class Lesson:
         )
 
 
-def alike(groups: int, clusters: int) -> Tensor:
+@cache
+def alike(groups: int, clusters: int, device: torch.device) -> Tensor:
     """How far one of each group and cluster passes for each: (people, people), rows add up to 1.
 
     People count clusters first. Ages are no classes: neighbours pass for each other (Geng 2016).
@@ -89,7 +91,7 @@ def alike(groups: int, clusters: int) -> Tensor:
     near += (1 - near.sum(1)).diag()
     others = STRANGER / max(groups - 1, 1)
     same = torch.full((groups, groups), others).fill_diagonal_(1 - others * (groups - 1))
-    return torch.kron(same, near)
+    return torch.kron(same, near).to(device)
 
 
 def _hidden(light: Tensor, draws: Draws) -> Tensor:

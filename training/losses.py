@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.networks.layers import blur
+from model.networks.layers import blur, luma
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -87,9 +87,7 @@ def added_colour(image: Tensor, bent: Tensor) -> Tensor:
     """
 
     def colour(x: Tensor) -> Tensor:
-        luma = x.new_tensor([0.299, 0.587, 0.114])[:, None, None]
-        grey = (x * luma).sum(1, keepdim=True)
-        return (x - grey).square().sum(1).add(1e-6).sqrt()
+        return (x - luma(x)).square().sum(1).add(1e-6).sqrt()
 
     return functional.relu(colour(image.float()) - colour(bent.float())).square().mean()
 

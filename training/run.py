@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from training.health import WINDOW, Monitor, overfitting
 from training.judge import BUNDLED, Judge
 from training.means import Means
 from training.processes import Processes
-from training.recipes import Loss, recipe_of
+from training.recipes import recipe_of
+from training.recording import Passed, Recorder
 from training.selection import Score, Selection
 
 CONFIG = "config.json"
@@ -36,6 +38,7 @@ EXTENDABLE = (
     "halve_at",
     "decay_from",
     "on_collapse",
+    "record",
 )
 """Settings that may change when a run goes on."""
 HELD_OUT_INTERVAL = 8
@@ -104,6 +107,7 @@ class Run:
         if config.precision == "auto":
             wanted = computes_bfloat16(self.device)
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
+        self.recorder = Recorder(self.device) if self._repeats else None
         state = None
         if self.processes.first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -116,6 +120,15 @@ class Run:
         if self.processes.first:
             _forget_after(folder / LOG, self.images_seen)
             (folder / CONFIG).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether steps are alike, in one piece, and on a device that can repeat them."""
+        if self.device.type != "cuda" or self.parts > 1 or not self.config.record:
+            return False
+        kind = self.recipe.kind(0, 0, Draws(0, 0, 1))
+        # What a share of views does is decided by its number.
+        return kind is not None and self.config.augment_target == 0
 
     def state(self) -> dict[str, Any]:
         """Everything that decides the steps to come."""
@@ -203,9 +216,12 @@ class Run:
     def _draws(self, part: int) -> Draws:
         config = self.config
         part += self.processes.rank * config.accumulate
-        return Draws(config.seed, self.steps, config.batch, self.device, part, self.parts)
+        generator = self.recorder.generator if self.recorder else None
+        return Draws(
+            config.seed, self.steps, config.batch, self.device, part, self.parts, generator
+        )
 
-    def _losses(self, batch: Batch) -> Iterator[list[Loss]]:
+    def _losses(self, batch: Batch) -> Iterator[Passed]:
         """The step's losses, each over all parts of this process, with their gradients left."""
         first = self.processes.rank * self.config.accumulate
         going = [
@@ -229,8 +245,23 @@ class Run:
                     self.optimisers[loss.optimiser].zero_grad(set_to_none=True)
                 (loss.value / len(going)).backward(inputs=parameters)
                 logged = {name: value.detach() for name, value in loss.logged.items()}
-                passed.append(Loss(loss.optimiser, loss.value.detach(), logged))
-            yield passed
+                passed.append((loss.optimiser, logged))
+            optimiser, logged = passed[0]
+            if len(passed) > 1:
+                logged = {
+                    name: torch.stack([scalars[name] for _, scalars in passed]).mean()
+                    for name in logged
+                }
+            yield optimiser, logged
+
+    def _passes(self, batch: Batch) -> Iterator[Passed]:
+        """The same, recorded where that is possible."""
+        if self.recorder is None:
+            return self._losses(batch)
+        kind = self.recipe.kind(self.images_seen, self.steps, self._draws(0))
+        return self.recorder.passes(
+            kind, batch, self._losses, lambda name: _parameters(self.optimisers[name])
+        )
 
     def _move(self, optimiser: Optimizer) -> None:
         gradients = [p.grad for p in _parameters(optimiser) if p.grad is not None]
@@ -243,13 +274,16 @@ class Run:
 
     def step(self) -> dict[str, Tensor]:
         """One step of the recipe and of the average; returns this process's scalars."""
+        with self.recorder.at_work() if self.recorder else nullcontext():
+            return self._step()
+
+    def _step(self) -> dict[str, Tensor]:
         config = self.config
         logged: dict[str, Tensor] = {}
         batch = self.recipe.draw(self.portraits, self.generator, self.images_seen, self.steps)
-        for passed in self._losses(batch):
-            self._move(self.optimisers[passed[0].optimiser])
-            for name in passed[0].logged:
-                logged[name] = torch.stack([loss.logged[name] for loss in passed]).mean()
+        for optimiser, scalars in self._passes(batch):
+            self._move(self.optimisers[optimiser])
+            logged |= scalars
         if "fake_logit" in logged and self.steps % HELD_OUT_INTERVAL == 0:
             logged |= self._held_out()
         self.images_seen += config.batch

@@ -1,5 +1,6 @@
 """Shapes of faces by age, and the flow that bends a face of one age to another's shape."""
 
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -71,7 +72,7 @@ def bending_flow(landmarks: Tensor, moves: Tensor, side: int) -> Tensor:
     pixel comes from, right and down. `landmarks` and `moves` (N, K, 2) in shares of the side.
     """
     count = len(landmarks)
-    border = _border().to(landmarks.device).expand(count, -1, -1)
+    border = _border(landmarks.device).expand(count, -1, -1)
     knots = torch.cat([landmarks + moves, border], 1).double()
     values = torch.cat([-moves, torch.zeros_like(border)], 1).double()
     number = knots.shape[1]
@@ -80,7 +81,10 @@ def bending_flow(landmarks: Tensor, moves: Tensor, side: int) -> Tensor:
     system[:, :number, :number] = _bending(knots, knots) + smoothing
     plane = torch.cat([torch.ones_like(knots[..., :1]), knots], -1)
     system[:, :number, number:], system[:, number:, :number] = plane, plane.transpose(1, 2)
-    weights = torch.linalg.solve(system, torch.cat([values, values.new_zeros(count, 3, 2)], 1))
+    values = torch.cat([values, values.new_zeros(count, 3, 2)], 1)
+    # Whether it could be solved is not asked of an accelerator: its answer would be waited for.
+    checked = knots.device.type == "cpu"
+    weights = torch.linalg.solve_ex(system, values, check_errors=checked).result
     line = (torch.arange(side, device=knots.device, dtype=knots.dtype) + 0.5) / side
     down, right = torch.meshgrid(line, line, indexing="ij")
     places = torch.stack([right, down], -1).flatten(0, 1).expand(count, -1, -1)
@@ -89,10 +93,11 @@ def bending_flow(landmarks: Tensor, moves: Tensor, side: int) -> Tensor:
     return 2 * flow.to(landmarks.dtype)
 
 
-def _border() -> Tensor:
+@cache
+def _border(device: torch.device) -> Tensor:
     line = np.linspace(0, 1, BORDER)
     points = [(x, y) for x, y in product(line, line) if x in (0, 1) or y in (0, 1)]
-    return torch.tensor(points, dtype=torch.float32)
+    return torch.tensor(points, dtype=torch.float32, device=device)
 
 
 def _bending(first: Tensor, second: Tensor) -> Tensor:

@@ -180,7 +180,7 @@ def compiled_render(subject: Subject) -> Render:
     """The network in bfloat16, compiled; its first run takes long."""
     assert subject.network is not None
     network = copy.deepcopy(subject.network).to(torch.bfloat16)
-    network.compile()
+    network.compile(dynamic=False)
     return torch_render(network, subject.device, torch.bfloat16)
 
 
@@ -441,6 +441,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=75, help="after which nothing is begun")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--engines", nargs="+", choices=OPTIONS, default=list(OPTIONS))
     options = parser.parse_args()
     started = time.perf_counter()
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -474,10 +475,10 @@ def measure(subject: Subject, options: argparse.Namespace, started: float) -> No
     network = subject.network
     if network is not None:
         bench.open(PYTORCH, lambda: torch_render(network, subject.device), usual)
-    for name in OPTIONS:
+    for name in options.engines:
         bench.open(name, lambda name=name: runtime_render(subject, name), usual)
     base = PYTORCH if PYTORCH in bench.renders else PLAIN
-    rates = compare(bench, [PYTORCH, *OPTIONS], usual, base)
+    rates = compare(bench, [PYTORCH, *options.engines], usual, base)
     kept = [PYTORCH, PLAIN, RECORDED]
     for kinds in (("float32",), ("float16", "squares")):
         rivals = [n for n in rates if n in OPTIONS and OPTIONS[n][0] in kinds]

@@ -1,12 +1,32 @@
 """Layers shared by the networks: equalised learning rate, PixelNorm, modulated convolutions."""
 
 import math
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional
 
 LUMA = (0.299, 0.587, 0.114)
+LOW_PASS = (0.25, 0.5, 0.25)
+
+
+def constant(numbers: tuple[float, ...], like: Tensor) -> Tensor:
+    """Numbers (K,) of the type of a tensor, on its device.
+
+    They are copied there but once: a copy waits for all that an accelerator has still to do.
+    """
+    if torch.compiler.is_exporting():
+        return like.new_tensor(numbers)
+    return _resident(numbers, like.dtype, like.device)
+
+
+@cache
+def _resident(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 class PixelNorm(nn.Module):
@@ -16,8 +36,35 @@ class PixelNorm(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + 1e-5)).to(x.dtype)
+        if x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_exporting():
+            return _Normalised.apply(x)
+        return pixel_normalised(x)
+
+
+def pixel_normalised(x: Tensor) -> Tensor:
+    """The same as single operations."""
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(dim=1, keepdim=True) + 1e-5)).to(x.dtype)
+
+
+class _Normalised(torch.autograd.Function):
+    """What training takes of it: a third of the passes over memory, in the input's type but for the
+    sums. It has no second derivative."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+        scale = torch.rsqrt(length.square() / x.shape[1] + 1e-5)
+        ctx.save_for_backward(x, scale)
+        return torch.mul(x, scale, out=torch.empty_like(x))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, scale = ctx.saved_tensors
+        along = (gradient * x).sum(1, keepdim=True, dtype=torch.float32)
+        away = (scale**3 * along / x.shape[1]).to(x.dtype)
+        return torch.mul(gradient, scale, out=torch.empty_like(x)).addcmul_(x, away, value=-1)
 
 
 class EqualConv2d(nn.Module):
@@ -84,17 +131,17 @@ class _Blur(torch.autograd.Function):
     which R1 asks for, becomes two convolutions for every channel."""
 
     @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(ctx: FunctionCtx, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return low_passed(x, 1)
 
     @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return blur(gradient)
 
 
 def low_passed(x: Tensor, padding: int) -> Tensor:
     """The same as a convolution of each channel, `padding` zeros outside."""
-    line = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
+    line = constant(LOW_PASS, x)
     channels = x.shape[1]
     kernel = (line[:, None] * line).expand(channels, 1, 3, 3)
     return functional.conv2d(x, kernel, padding=padding, groups=channels)
@@ -102,7 +149,7 @@ def low_passed(x: Tensor, padding: int) -> Tensor:
 
 def luma(picture: Tensor) -> Tensor:
     """(N, 3, H, W) -> (N, 1, H, W)."""
-    return (picture * picture.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    return (picture * constant(LUMA, picture)[:, None, None]).sum(1, keepdim=True)
 
 
 def laid_along(picture: Tensor, flow: Tensor, mode: str = "bilinear") -> Tensor:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.portraits.classes import CLASSES, class_indices
-from model.runtime import OnnxRuntimeGraph, Provider
+from model.runtime import CudaGraph, OnnxRuntimeGraph, Provider
 
 BACKGROUND = 128
 SMALLEST_ISLAND = 0.005
@@ -81,15 +81,21 @@ class Parser:
         self.resolution = resolution
 
     @classmethod
-    def open(cls, path: Path, threads: int | None = None) -> Self:
-        """The parser in an ONNX graph from `image` to `probability`, on the CPU.
+    def open(
+        cls, path: Path, threads: int | None = None, provider: Provider = Provider.CPU
+    ) -> Self:
+        """The parser in an ONNX graph from `image` to `probability`, on CUDA or else on the CPU.
 
         `threads` is for one call; None takes what the process may use. Raises FileNotFoundError
-        where there is no file, ValueError where the graph is none of a parser.
+        where there is no file, ValueError where the graph is none of a parser, ProviderError where
+        it does not open on CUDA.
         """
         if not path.is_file():
             raise FileNotFoundError(f"there is no parser at {path}")
-        graph = OnnxRuntimeGraph(path, Provider.CPU, threads)
+        if provider in (Provider.CUDA, Provider.TENSORRT):
+            graph = CudaGraph(path, threads)
+        else:
+            graph = OnnxRuntimeGraph(path, Provider.CPU, threads)
         if graph.inputs != ("image",) or graph.outputs != ("probability",):
             raise ValueError("a parser takes `image` and gives `probability`")
         resolution = graph.shape_of("image")[1]
@@ -100,6 +106,11 @@ class Parser:
             return graph.run({"image": image})[0].astype(np.uint8, copy=False)
 
         return cls(run, resolution)
+
+    def rehearse(self) -> None:
+        """Parses grey: what runs first on an accelerator takes long."""
+        side = self.resolution
+        self.run(np.full((1, side, side, 3), BACKGROUND, np.uint8))
 
     def parse(self, portrait: NDArray[np.uint8]) -> ParsingMap:
         """The map of a portrait, uint8 (R0, R0, 3) RGB of any size."""

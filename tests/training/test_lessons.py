@@ -150,7 +150,7 @@ def test_a_reader_learns_what_it_is_taught(lesson):
 
 
 def test_neighbours_in_age_pass_for_each_other():
-    shares = alike(2, 3)
+    shares = alike(2, 3, torch.device("cpu"))
     assert shares.shape == (6, 6)
     torch.testing.assert_close(shares.sum(1), torch.ones(6))
     assert shares[1, 0] == shares[1, 2] == pytest.approx(0.096)
@@ -158,7 +158,7 @@ def test_neighbours_in_age_pass_for_each_other():
     assert shares[0, 2] == 0
     assert shares[1, 4] == pytest.approx(0.032)
     assert (shares.argmax(1) == torch.arange(6)).all()
-    torch.testing.assert_close(alike(1, 1), torch.ones(1, 1))
+    torch.testing.assert_close(alike(1, 1, torch.device("cpu")), torch.ones(1, 1))
 
 
 def test_of_most_views_a_part_is_hidden(lesson):

@@ -4,7 +4,7 @@ A method is a network in `model/networks/`, a recipe here and a line in `METHODS
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -83,9 +83,11 @@ class Recipe(ABC, Generic[C, G, D]):
     given away, is written without them"""
 
     def to(self, device: str) -> Self:
-        """Moves networks and tables."""
+        """Moves networks and tables; channels come last where that was measured to be faster."""
+        last = torch.device(device).type == "cpu"
+        layout = torch.channels_last if last else torch.contiguous_format
         for network in (self.generator, self.discriminator):
-            network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            network.to(device, memory_format=layout)  # pyright: ignore[reportCallIssue]
         return self
 
     def study(self, portraits: PortraitSet) -> None:
@@ -118,6 +120,14 @@ class Recipe(ABC, Generic[C, G, D]):
     ) -> Batch:
         """The batch of a step; all randomness comes from `generator`."""
         return portraits.draw(self.config.batch, generator)
+
+    def kind(self, images_seen: int, steps: int, draws: Draws) -> Hashable | None:
+        """All that decides what `step` does, but for numbers in tensors.
+
+        Steps of one kind can be recorded and repeated on an accelerator. None where no two steps
+        are known to be alike.
+        """
+        return None
 
     @abstractmethod
     def step(self, batch: Batch, images_seen: int, steps: int, draws: Draws) -> Iterator[Loss]:

@@ -11,6 +11,7 @@ average of weights is measured in images.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import ClassVar, Literal, Self, cast
 
 import torch
@@ -233,6 +234,27 @@ def _told(people: Tensor, clusters: int) -> Tensor:
     return people.float().softmax(1).unflatten(1, (-1, clusters)).sum(1)
 
 
+_PARTS = ("reconstruction", "discriminator", "flow", "all")
+"""Of a run, one after the other: what trains in its steps."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a step consists of."""
+
+    part: str
+    coarse: bool
+    """Whether D judges images halved in size"""
+    penalised: bool
+    """Whether R1 is taken"""
+    moves: bool
+    """Whether G learns in it too"""
+    polishing: bool
+    cycled: bool
+    """Whether a generated image is encoded again"""
+    lesson: bool
+
+
 @dataclass(frozen=True)
 class _Rendered:
     """A step's pictures by G, in the graph that its losses go back through."""
@@ -352,41 +374,51 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         views = discriminator_views(image, self.config.augment, draws, self.augment_share)
         return self.discriminator(views)
 
-    def step(self, batch: Batch, images_seen: int, steps: int, draws: Draws) -> Iterator[Loss]:
+    def kind(self, images_seen: int, steps: int, draws: Draws) -> _Kind:
         config = self.config
-        if images_seen < config.reconstruction_images:
-            yield self._reconstruction_loss(batch, draws)
-            return
-        # One kind of images in a step, at random, so that both mix.
-        coarse = draws.coin(config.coarse_share)
-        if images_seen < config.reconstruction_images + config.discriminator_images:
-            yield self._discriminator_loss(batch, None, coarse, steps, draws)
-            return
-        alone = config.reconstruction_images + config.discriminator_images
-        if images_seen < alone + config.flow_images:
-            yield self._lesson_loss(batch, draws)
-            return
-        polishing = images_seen >= config.images - config.polish_images
-        weight = config.polish_weight if polishing else config.reconstruction_weight
-        codes = [self.noisy_code(batch.group, c, draws) for c in (batch.source, batch.target)]
-        moves = (steps + 1) % config.discriminator_steps == 0
-        # D learns from G's own pictures of the step, so that they are drawn once; a part of a
-        # batch keeps none of them while the other parts pass.
-        rendered = None
-        if moves and config.accumulate == 1:
-            rendered = self._rendered(batch, codes)
-            fake = rendered.fake.detach()
-        else:
-            with torch.no_grad():
-                fake = self.generator(batch.real, codes[1])
-        yield self._discriminator_loss(batch, fake, coarse, steps, draws)
-        if moves:
-            rendered = rendered or self._rendered(batch, codes)
-            generator_steps = steps // config.discriminator_steps
-            yield self._generator_loss(
-                batch, rendered, codes, weight, coarse, generator_steps, draws
+        ends = list(
+            accumulate(
+                (config.reconstruction_images, config.discriminator_images, config.flow_images)
             )
-        if config.flow_interval and steps % config.flow_interval == 0:
+        )
+        part = _PARTS[sum(images_seen >= end for end in ends)]
+        judged = part in ("discriminator", "all")
+        moves = part == "all" and (steps + 1) % config.discriminator_steps == 0
+        generator_steps = steps // config.discriminator_steps
+        return _Kind(
+            part,
+            # One size of images in a step, at random, so that both mix.
+            coarse=judged and draws.coin(config.coarse_share),
+            penalised=judged and steps % config.r1_interval == 0,
+            moves=moves,
+            polishing=moves and images_seen >= config.images - config.polish_images,
+            cycled=moves and generator_steps % config.consistency_interval == 0,
+            lesson=part == "flow"
+            or (part == "all" and config.flow_interval > 0 and steps % config.flow_interval == 0),
+        )
+
+    def step(self, batch: Batch, images_seen: int, steps: int, draws: Draws) -> Iterator[Loss]:
+        config, kind = self.config, self.kind(images_seen, steps, draws)
+        if kind.part == "reconstruction":
+            yield self._reconstruction_loss(batch, draws)
+        if kind.part == "discriminator":
+            yield self._discriminator_loss(batch, None, kind, draws)
+        if kind.part == "all":
+            codes = [self.noisy_code(batch.group, c, draws) for c in (batch.source, batch.target)]
+            # D learns from G's own pictures of the step, so that they are drawn once; a part of a
+            # batch keeps none of them while the other parts pass.
+            rendered = None
+            if kind.moves and config.accumulate == 1:
+                rendered = self._rendered(batch, codes)
+                fake = rendered.fake.detach()
+            else:
+                with torch.no_grad():
+                    fake = self.generator(batch.real, codes[1])
+            yield self._discriminator_loss(batch, fake, kind, draws)
+            if kind.moves:
+                rendered = rendered or self._rendered(batch, codes)
+                yield self._generator_loss(batch, rendered, codes, kind, draws)
+        if kind.lesson:
             yield self._lesson_loss(batch, draws)
 
     def _reconstruction_loss(self, batch: Batch, draws: Draws) -> Loss:
@@ -445,7 +477,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             latent = self.generator.mapping(self.noisy_code(batch.group, batch.target, draws))
         wanted = functional.one_hot(batch.target, atlas.clusters).float()
         asked = squared_error(atlas.asked(latent), wanted)
-        people = alike(atlas.groups, atlas.clusters).to(batch.shown.device)
+        people = alike(atlas.groups, atlas.clusters, batch.shown.device)
         people = people[batch.shown * atlas.clusters + batch.source]
         image, hair = (
             None if x is None else resized(x, Reader.SIDE) for x in (batch.real, batch.hair)
@@ -528,23 +560,20 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         batch: Batch,
         rendered: _Rendered,
         codes: Sequence[Tensor],
-        reconstruction_weight: float,
-        coarse: bool,
-        steps: int,
+        kind: _Kind,
         draws: Draws,
     ) -> Loss:
         config, generator = self.config, self.generator
         real, fake, (source_code, target_code) = batch.real, rendered.fake, codes
-        judged = self.selected(self.judged(fake, draws, coarse), batch.group, batch.target)
+        judged = self.judged(fake, draws, kind.coarse)
+        judged = self.selected(judged, batch.group, batch.target)
         adversarial = minimax_loss if config.generator_loss == "minimax" else adversarial_loss
         logged = {
             "adversarial": adversarial(judged),
             "reconstruction": absolute_error(rendered.rebuilt, real),
         }
-        loss = (
-            config.adversarial_weight * logged["adversarial"]
-            + reconstruction_weight * logged["reconstruction"]
-        )
+        weight = config.polish_weight if kind.polishing else config.reconstruction_weight
+        loss = config.adversarial_weight * logged["adversarial"] + weight * logged["reconstruction"]
         if rendered.bent is not None:
             both = torch.cat([rendered.rebuilt, fake])
             base = rendered.bent
@@ -563,7 +592,7 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             if config.colour_weight:
                 logged["added_colour"] = added_colour(both, base)
                 loss = loss + config.colour_weight * logged["added_colour"]
-        if steps % config.consistency_interval == 0:
+        if kind.cycled:
             fake_identity = generator.identity_encoder(fake)
             cycled = generator.decoder(fake_identity, rendered.source_latent)
             encoder = generator.age_encoder
@@ -592,13 +621,12 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         return every.gather(1, (batch.source[:, None] + steps_on) % every.shape[1])
 
     def _discriminator_loss(
-        self, batch: Batch, fake: Tensor | None, coarse: bool, steps: int, draws: Draws
+        self, batch: Batch, fake: Tensor | None, kind: _Kind, draws: Draws
     ) -> Loss:
         """D against generated images, or, without them, real ones under right and wrong classes."""
         config = self.config
-        penalised = steps % config.r1_interval == 0
-        real = batch.real.detach().requires_grad_(penalised)
-        every = self._real_logits(batch, real, draws, coarse)
+        real = batch.real.detach().requires_grad_(kind.penalised)
+        every = self._real_logits(batch, real, draws, kind.coarse)
         real_logits, wrong_logits = every[:, 0], every[:, 1:]
         mismatch = mismatch_loss(wrong_logits)
         logged = {
@@ -609,12 +637,12 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         if fake is None:
             loss = adversarial_loss(real_logits) + mismatch
         else:
-            judged = self.judged(fake, draws, coarse)
+            judged = self.judged(fake, draws, kind.coarse)
             fake_logits = self.selected(judged, batch.group, batch.target)
             logged |= {"fake_logit": fake_logits.mean()} | vital_signs(batch.real, fake)
             loss = discriminator_loss(real_logits, fake_logits) + config.mismatch_weight * mismatch
         logged["discriminator"] = loss
-        if penalised:
+        if kind.penalised:
             penalty = r1_penalty(real_logits, real)
             loss = loss + config.r1_gamma * config.r1_interval * penalty
             logged["r1"] = penalty

@@ -9,6 +9,7 @@ from model.networks.layers import (
     ModulatedConv2d,
     PixelNorm,
     blur,
+    pixel_normalised,
     pooled_convolution,
     softened,
     upsampled_convolution,
@@ -27,6 +28,28 @@ def test_pixel_norm_gives_every_pixel_unit_power():
 
 def test_pixel_norm_of_half_precision_does_not_overflow():
     assert PixelNorm()(torch.full((1, 4, 1, 1), 3e4, dtype=torch.float16)).isfinite().all()
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (2, 16, 5, 4)])
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+def test_pixel_norm_learns_as_its_single_operations_do(shape, dtype, near):
+    drawn, gradient = torch.randn(2, *shape).to(dtype)
+    found = []
+    for normalise in (PixelNorm(), pixel_normalised):
+        x = (5 * drawn).requires_grad_()
+        y = normalise(x)
+        y.backward(gradient)
+        found.append((y.detach().float(), x.grad.float()))
+    for learned, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(learned, wanted, rtol=near, atol=near)
+
+
+def test_pixel_norm_has_no_second_derivative_and_says_so():
+    x, weight = torch.randn(2, 2, 4).requires_grad_()
+    loss = (weight * PixelNorm()(x)).sum()
+    (first,) = torch.autograd.grad(loss, x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
 
 
 def test_the_blur_equals_the_depthwise_binomial_kernel():

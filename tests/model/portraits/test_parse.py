@@ -1,11 +1,14 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import model
 from model.portraits.classes import CLASSES, REMOVED
 from model.portraits.parse import Parser, ParsingMap, mask_portrait, preview
+from model.runtime import Provider
 
 SKIN, HAIR, CLOTH = (CLASSES.index(name) for name in ("skin", "hair", "cloth"))
 
@@ -170,3 +173,21 @@ def test_the_preview_tells_the_classes_apart() -> None:
     colours = preview(np.arange(19, dtype=np.uint8)[None])
     assert colours.shape == (1, 19, 3)
     assert len(np.unique(colours[0], axis=0)) == 19 - 3
+
+
+@pytest.mark.gpu
+def test_threads_parse_on_cuda_as_the_cpu_does() -> None:
+    path = Path(model.__file__).parent / "bundles" / "parser" / "parser.onnx"
+    on_cpu, on_cuda = (Parser.open(path, 1, name) for name in (Provider.CPU, Provider.CUDA))
+    draws = np.random.default_rng(0)
+    coarse = draws.integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
+    side = on_cpu.resolution // 8
+    pictures = coarse.repeat(side, 1).repeat(side, 2)
+    on_cuda.rehearse()
+    with ThreadPoolExecutor(4) as threads:
+        maps = list(threads.map(on_cuda.parse, pictures))
+    for picture, found in zip(pictures, maps, strict=True):
+        wanted = on_cpu.parse(picture)
+        assert np.mean(found.labels == wanted.labels) > 0.98
+        difference = found.probability.astype(int) - wanted.probability
+        assert np.abs(difference).mean() < 1
