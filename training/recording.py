@@ -43,7 +43,7 @@ class Recorder:
 
     def __init__(self, device: torch.device) -> None:
         self.generator = torch.Generator(device)
-        """What passes draw from"""
+        """What passes draw from; another one once recording has been given up"""
         self._counts: dict[Hashable, int] = {}
         self._recordings: dict[Hashable, list[_Recording]] = {}
         self._batch: Batch | None = None
@@ -51,8 +51,11 @@ class Recorder:
         self._open(device)
 
     def _open(self, device: torch.device) -> None:
+        """Chooses what can be recorded, for the whole process."""
         self._stream = torch.cuda.Stream(device)
         self._pool = torch.cuda.graph_pool_handle()
+        # MAGMA, which solves batches of systems otherwise, waits for the device.
+        torch.backends.cuda.preferred_linalg_library("cusolver")
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
@@ -123,6 +126,8 @@ class Recorder:
             except RuntimeError as error:
                 warnings.warn(f"steps are not recorded: {error}", stacklevel=2)
                 self.gave_up, self._recordings = True, {}
+                # The one before waits for the end of a recording that failed.
+                self.generator = torch.Generator(self.generator.device)
                 break
             yield found[-1].passed()
         else:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.portraits.classes import CLASSES, class_indices
+from model.portraits.gate import gated
 from model.runtime import CudaGraph, OnnxRuntimeGraph, Provider
 
 BACKGROUND = 128
@@ -51,6 +52,7 @@ class ParsingMap:
         part = self.probability[class_indices(list(names))].sum(0, np.uint16)
         return part.astype(np.float32) / total
 
+    @gated
     def kept(
         self, removed: Sequence[str], smallest_island: float = SMALLEST_ISLAND
     ) -> NDArray[np.float32]:
@@ -125,6 +127,7 @@ class Parser:
         return ParsingMap(probability, portrait.shape[0])
 
 
+@gated
 def mask_portrait(
     portrait: NDArray[np.uint8], kept: NDArray[np.float32], background: int = BACKGROUND
 ) -> NDArray[np.uint8]:

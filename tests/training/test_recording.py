@@ -121,11 +121,11 @@ def test_a_step_that_cannot_be_recorded_is_done_plainly_once(broken, prepared, t
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_gpu_repeats_steps(precision, tmp_path):
-    settings = {"reconstruction_images": 8, "discriminator_images": 12, "precision": precision}
+    settings = {"reconstruction_images": 8, "discriminator_images": 12, "held_out": 10}
     portraits = noise_set(tmp_path, 32)
     runs = [
         Run(
-            config_of(TINY | MIXED | settings | {"record": record}),
+            config_of(TINY | MIXED | settings | {"precision": precision, "record": record}),
             portraits,
             tmp_path / f"{record}",
             "cuda",
