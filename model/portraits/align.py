@@ -179,9 +179,16 @@ def crop(pixels: NDArray[np.uint8], alignment: Alignment) -> NDArray[np.uint8]:
     """The portrait (R, R, 3) that `alignment` cuts from a photo (H, W, 3), both RGB.
 
     Shrinking is antialiased: Lanczos to twice the size, bicubic turn, Lanczos to the size asked.
-    Enlarging is bicubic. Beyond the photo's edges it is mirrored, as FFHQ is but without the blur.
+    Enlarging is bicubic. An upright square is only shrunk or enlarged. Beyond the photo's edges it
+    is mirrored, as FFHQ is but without the blur.
     """
     height, width = pixels.shape[:2]
+    box = _upright_box(alignment, width, height)
+    if box is not None:
+        shrinks = alignment.step_px > 1
+        kernel = Image.Resampling.LANCZOS if shrinks else Image.Resampling.BICUBIC
+        size = (alignment.resolution, alignment.resolution)
+        return np.asarray(Image.fromarray(pixels).resize(size, kernel, box, reducing_gap=3))
     oversampling = 2 if alignment.step_px > 1 else 1
     shrink = max(1.0, alignment.step_px / oversampling)
     margin = math.ceil(4 * shrink)
@@ -211,6 +218,17 @@ def crop(pixels: NDArray[np.uint8], alignment: Alignment) -> NDArray[np.uint8]:
     if oversampling > 1:
         turned = turned.resize((side, side), Image.Resampling.LANCZOS)
     return np.asarray(turned)
+
+
+def _upright_box(
+    alignment: Alignment, width: int, height: int
+) -> tuple[float, float, float, float] | None:
+    """The square (left, top, right, bottom) where it is neither turned nor beyond the photo."""
+    left, top = alignment.left, alignment.top
+    right, bottom = left + alignment.side_px, top + alignment.side_px
+    within = min(left, top) >= 0 and right <= width and bottom <= height
+    upright = alignment.step_y == 0 and alignment.step_x > 0
+    return (left, top, right, bottom) if within and upright else None
 
 
 def inside(alignment: Alignment, width: int, height: int) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -130,8 +131,20 @@ def test_cropping_a_part_of_the_photo_takes_those_pixels(astronaut: NDArray[np.u
 @pytest.mark.parametrize("side", [512, 384, 320, 200])
 def test_shrinking_equals_a_lanczos_resize(astronaut: NDArray[np.uint8], side: int) -> None:
     photo = np.ascontiguousarray(astronaut[:side, :side])
-    expected = Image.fromarray(photo).resize((128, 128), Image.Resampling.LANCZOS)
-    assert psnr(crop(photo, Alignment.of_aligned(side, side, 128)), np.asarray(expected)) > 36
+    expected = np.asarray(Image.fromarray(photo).resize((128, 128), Image.Resampling.LANCZOS))
+    upright = Alignment.of_aligned(side, side, 128)
+    np.testing.assert_array_equal(crop(photo, upright), expected)
+    turned_a_little = replace(upright, step_y=1e-9)
+    assert psnr(crop(photo, turned_a_little), expected) > 36
+
+
+@pytest.mark.parametrize("step", [0.5, 0.9, 1.3, 3.1])
+def test_an_upright_square_shows_what_one_turned_by_a_hair_does(
+    astronaut: NDArray[np.uint8], step: float
+) -> None:
+    upright = Alignment(64, 150.3, 40.7, step, 0.0)
+    agreement = psnr(crop(astronaut, upright), crop(astronaut, replace(upright, step_y=1e-9)))
+    assert agreement > 36
 
 
 @pytest.mark.parametrize("degrees", [0.0, 30.0])
