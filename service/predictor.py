@@ -34,6 +34,7 @@ from model.portraits.errors import NoFace, PortraitError
 from model.portraits.parse import Parser, mask_portrait
 from model.portraits.photo import Photo, read_photo
 from model.portraits.portrait import cut_portrait
+from model.runtime import Provider, ProviderError
 from service.batcher import Batcher, Lane
 from service.costs import Costs, measured, sizes_up_to
 from service.credentials import Credentials, open_credentials
@@ -546,6 +547,18 @@ async def _in_order(
         await asyncio.gather(*pending, return_exceptions=True)
 
 
+def _open_parser(settings: Settings, provider: Provider) -> Parser:
+    """The parser where the models run, if it does there; one that is demanded raises."""
+    # One thread a call: as many calls run at once as there are reading threads.
+    try:
+        return Parser.open(settings.parser, 1, provider)
+    except ProviderError as error:
+        if settings.provider is not Provider.AUTO:
+            raise
+        _log.warning("the parser runs on the CPU: %s", error)
+        return Parser.open(settings.parser, 1)
+
+
 @asynccontextmanager
 async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[Predictor]:
     """Opens and verifies all that the settings name; nothing has run yet, see `warm_up`.
@@ -557,8 +570,7 @@ async def open_predictor(settings: Settings, metrics: Metrics) -> AsyncIterator[
     models = open_models(
         settings.models, settings.provider, threads, settings.default_model, settings.max_batch
     )
-    # One thread a call: as many calls run at once as there are reading threads.
-    parser = Parser.open(settings.parser, threads=1, provider=models[models.default].provider)
+    parser = _open_parser(settings, models[models.default].provider)
     async with AsyncExitStack() as stack:
         store = open_store(
             settings.face_store,

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.runtime import Feeds
+from model.portraits import parse
+from model.runtime import Feeds, Provider, ProviderError
 from service.errors import FaceCutForAnotherModel, Overloaded, UnknownFace
 from service.media import Pixels
 from service.observability import Metrics, Stage
-from service.predictor import Predictor, TakenFace, open_predictor
+from service.predictor import Predictor, TakenFace, _open_parser, open_predictor
 from service.settings import Settings
 from service.targets import between, chosen
 from tests.bundles import ANCHORS, GROUPS, STEP, write_tiny_bundle
@@ -177,3 +178,19 @@ def test_forgetting_a_face_forgets_what_was_encoded_of_it(
             await predictor.look_up(taken.face_id)
 
     run(test, models=models_folder, parser=parser_file)
+
+
+def test_a_parser_that_does_not_open_where_the_models_run_is_opened_elsewhere_unless_demanded(
+    parser_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def closed(path: Path, threads: int | None) -> None:
+        raise ProviderError(f"{path.name} does not open on cuda")
+
+    monkeypatch.setattr(parse, "CudaGraph", closed)
+    auto, demanded = (
+        Settings.load({"provider": name, "parser": parser_file}) for name in ("auto", "cuda")
+    )
+    assert _open_parser(auto, Provider.CUDA).resolution > 0
+    assert "the parser runs on the CPU" in caplog.text
+    with pytest.raises(ProviderError, match="does not open on cuda"):
+        _open_parser(demanded, Provider.CUDA)
