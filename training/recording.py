@@ -13,6 +13,10 @@ from training.data import Batch
 
 Passed = tuple[str, Mapping[str, Tensor]]
 """A loss whose gradients are left: the name of its optimiser, and scalars to log."""
+Plain = Callable[[Batch], Iterator[Passed]]
+"""What passes over a batch, loss by loss."""
+Parameters = Callable[[str], list[nn.Parameter]]
+"""What the optimiser of a name moves."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,7 @@ class Recorder:
         return graph.replay
 
     def passes(
-        self,
-        kind: Hashable,
-        batch: Batch,
-        plain: Callable[[Batch], Iterator[Passed]],
-        parameters: Callable[[str], list[nn.Parameter]],
+        self, kind: Hashable, batch: Batch, plain: Plain, parameters: Parameters
     ) -> Iterator[Passed]:
         """What `plain` yields of a batch, each after its gradients were left in the parameters of
         its optimiser.
@@ -113,11 +113,7 @@ class Recorder:
         return self._batch
 
     def _recorded(
-        self,
-        kind: Hashable,
-        batch: Batch,
-        plain: Callable[[Batch], Iterator[Passed]],
-        parameters: Callable[[str], list[nn.Parameter]],
+        self, kind: Hashable, batch: Batch, plain: Plain, parameters: Parameters
     ) -> Iterator[Passed]:
         going, found = plain(self._take(batch)), list[_Recording]()
         for _ in range(self._counts[kind]):
@@ -137,9 +133,7 @@ class Recorder:
             if number >= len(found):
                 yield passed
 
-    def _recording(
-        self, going: Iterator[Passed], parameters: Callable[[str], list[nn.Parameter]]
-    ) -> _Recording:
+    def _recording(self, going: Iterator[Passed], parameters: Parameters) -> _Recording:
         optimiser, names, logged = "", (), torch.empty(0)
 
         def work() -> None:
