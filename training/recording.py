@@ -107,6 +107,7 @@ class Recorder:
         if self._batch is None:
             held = {name: None if x is None else x.clone() for name, x in given.items()}
             self._batch = replace(batch, **held)
+            return self._batch
         for name, tensor in given.items():
             if tensor is not None:
                 getattr(self._batch, name).copy_(tensor)

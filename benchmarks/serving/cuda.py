@@ -441,7 +441,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=75, help="after which nothing is begun")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--engines", nargs="+", choices=OPTIONS, default=list(OPTIONS))
+    parser.add_argument(
+        "--engines", nargs="+", choices=OPTIONS, default=list(OPTIONS), help="beside PyTorch's"
+    )
     options = parser.parse_args()
     started = time.perf_counter()
     if options.device == "cuda" and not torch.cuda.is_available():
