@@ -22,6 +22,8 @@ Feeds = Mapping[str, NDArray[np.generic]]
 MOST_RECORDINGS = 64
 """Shapes of a graph's inputs that are recorded; others run plainly."""
 _NOT_RECORDED = -1
+LARGE_BYTES = 4 << 20
+"""Graphs of fewer bytes have no wide convolutions, and are opened on processors as they are."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +77,10 @@ def available_threads() -> int:
 
 
 class OnnxRuntimeGraph:
-    """A graph on ONNX Runtime. Raises ProviderError when `provider` does not really run it."""
+    """A graph on ONNX Runtime. Raises ProviderError when `provider` does not really run it.
+
+    On processors wide convolutions are computed by minimal filtering (`model.winograd`).
+    """
 
     def __init__(
         self,
@@ -101,8 +106,9 @@ class OnnxRuntimeGraph:
                 raise ProviderError(f"provider {provider}: this onnxruntime has no {wanted}")
             onnxruntime.preload_dlls(directory="")
         try:
+            graph = _for_processors(path) if provider is Provider.CPU else path
             self._session = onnxruntime.InferenceSession(
-                path, options, providers=[(wanted, dict(provider_options or {}))]
+                graph, options, providers=[(wanted, dict(provider_options or {}))]
             )
         except Exception as error:  # onnxruntime raises its own untyped family
             raise ProviderError(f"{path.name} does not open on {provider}: {error}") from error
@@ -123,6 +129,16 @@ class OnnxRuntimeGraph:
         (shape,) = (tensor.shape for tensor in self._session.get_inputs() if tensor.name == name)
         return tuple(shape)
 
+    @property
+    def unforeseen(self) -> Sequence[str]:
+        """Outputs with an axis that no input has: its length may follow from values."""
+        known = {axis for tensor in self._session.get_inputs() for axis in tensor.shape}
+        return [
+            tensor.name
+            for tensor in self._session.get_outputs()
+            if any(not isinstance(axis, int) and axis not in known for axis in tensor.shape)
+        ]
+
     def run(self, feeds: Feeds) -> list[NDArray[np.generic]]:
         outputs = self._session.run(None, dict(feeds), self._run_options)
         return [np.asarray(output) for output in outputs]
@@ -134,6 +150,15 @@ class OnnxRuntimeGraph:
         return Recording(
             self._session, number, feeds, dict(zip(self.outputs, results, strict=True))
         )
+
+
+def _for_processors(path: Path) -> Path | bytes:
+    if path.stat().st_size < LARGE_BYTES:
+        return path
+    # Its imports are a tenth of a second and 11 MB.
+    from model.winograd import rewritten
+
+    return rewritten(path) or path
 
 
 def _run_options(recording: int) -> onnxruntime.RunOptions:
@@ -229,6 +254,9 @@ class CudaGraph:
                 if not options.recorded:
                     raise
                 self._run_plainly(error)
+            if self.recorded and (unforeseen := self._plain.unforeseen):
+                # Trying it is no answer: after some failed recordings CUDA fails for good.
+                self._run_plainly(f"the shape of {', '.join(unforeseen)} is not its inputs'")
         self.provider = self._plain.provider
         self.precision = self._plain.precision
         self.inputs, self.outputs = self._plain.inputs, self._plain.outputs
@@ -270,7 +298,7 @@ class CudaGraph:
         else:
             self._recordings[shape] = recording
 
-    def _run_plainly(self, error: Exception) -> None:
+    def _run_plainly(self, error: Exception | str) -> None:
         """Opens the graph anew, without recordings."""
         # A session that failed at recording is kept: taking it down could end the process.
         self._given_up += [getattr(self, "_plain", None), self._recordings]

@@ -200,7 +200,7 @@ def test_no_serving_install_brings_torch(extra):
     more = project["optional-dependencies"][extra] if extra else []
     names = distributions([*project["dependencies"], *more])
     assert {"fastapi", "starlette"} <= names
-    assert not names & {"torch", "onnx", "onnxscript"}
+    assert not names & {"torch", "onnxscript"}
 
 
 def test_torch_would_be_found():

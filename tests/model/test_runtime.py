@@ -144,6 +144,24 @@ def rows(count, seed=0):
     return np.random.default_rng(seed).normal(size=(count, 2)).astype(np.float32)
 
 
+@pytest.fixture
+def found(tmp_path):
+    """Where x is not 0: the number of results depends on values."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("NonZero", ["x"], ["at"]),
+            helper.make_node("Cast", ["at"], ["y"], to=TensorProto.FLOAT),
+        ],
+        "found",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "K"])],
+    )
+    path = tmp_path / "found.onnx"
+    opset = [helper.make_opsetid("", 20)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
+    return path
+
+
 @pytest.mark.usefixtures("recordable")
 def test_a_shape_is_recorded_once_and_replayed(doubling):
     graph = CudaGraph(doubling)
@@ -216,6 +234,26 @@ def test_a_recording_that_fails_gives_way_to_plain_runs(doubling, failing_run, m
     assert not graph.recorded
     assert len(calls) == failing_run
     assert caplog.text.count("doubling.onnx is not recorded as a CUDA graph: operation not") == 1
+
+
+@pytest.mark.usefixtures("recordable")
+def test_shapes_that_follow_from_values_are_not_recorded(found, monkeypatch, caplog):
+    def refused(recording, feeds):
+        raise AssertionError("CUDA may not work again after this")
+
+    monkeypatch.setattr(runtime.Recording, "run", refused)
+    graph = CudaGraph(found)
+    for x in ([0, 1, 0, 2], [3, 0, 0, 0], [0, 1, 0, 2]):
+        x = np.array(x, np.float32)
+        np.testing.assert_array_equal(graph.run({"x": x})[0], [np.flatnonzero(x)])
+    assert not graph.recorded
+    assert caplog.text.count("found.onnx is not recorded as a CUDA graph: the shape of y") == 1
+
+
+@pytest.mark.parametrize("name", ["lifespan/encoder", "lifespan/decoder", "parser/parser"])
+def test_shapes_of_bundled_graphs_follow_from_their_inputs(name):
+    graph = OnnxRuntimeGraph(BUNDLE.parent / f"{name}.onnx", Provider.CPU, 1)
+    assert graph.unforeseen == []
 
 
 def test_a_session_that_cannot_record_is_opened_without(doubling, monkeypatch, caplog):
@@ -333,21 +371,8 @@ def test_a_shape_beyond_those_recorded_runs_on_cuda(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_a_graph_that_cannot_be_recorded_runs_plainly_on_cuda(tmp_path, caplog):
-    # The number of results depends on their values, which only the CPU can know.
-    graph = helper.make_graph(
-        [
-            helper.make_node("NonZero", ["x"], ["at"]),
-            helper.make_node("Cast", ["at"], ["y"], to=TensorProto.FLOAT),
-        ],
-        "found",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, "K"])],
-    )
-    path = tmp_path / "found.onnx"
-    opset = [helper.make_opsetid("", 20)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=10), path)
-    opened = open_graph(path, Provider.CUDA)
+def test_a_graph_of_shapes_that_follow_from_values_runs_plainly_on_cuda(found, caplog):
+    opened = open_graph(found, Provider.CUDA)
     for _ in range(3):
         x = np.array([0, 1, 0, 2], np.float32)
         np.testing.assert_array_equal(opened.run({"x": x})[0], [[1, 3]])
