@@ -119,8 +119,12 @@ def test_a_step_that_cannot_be_recorded_is_done_plainly_once(broken, prepared, t
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_gpu_repeats_steps(precision, tmp_path):
+@pytest.mark.parametrize(
+    ("precision", "rtol", "atol"),
+    # In bfloat16 an order of sums decides the sign of a small gradient, and with it a whole step.
+    [("float32", 0.05, 0.02), ("bfloat16", 0.2, 0.1)],
+)
+def test_a_gpu_repeats_steps(precision, rtol, atol, tmp_path):
     settings = {"reconstruction_images": 8, "discriminator_images": 12, "held_out": 10}
     portraits = noise_set(tmp_path, 32)
     runs = [
@@ -137,7 +141,7 @@ def test_a_gpu_repeats_steps(precision, tmp_path):
     assert not runs[1].recorder.gave_up
     for before, now in zip(plain[:8], recorded[:8], strict=True):
         for name, scalar in before.items():
-            torch.testing.assert_close(now[name].double(), scalar.double(), rtol=0.05, atol=0.02)
+            torch.testing.assert_close(now[name].double(), scalar.double(), rtol=rtol, atol=atol)
 
 
 def test_only_a_gpu_records(prepared, tmp_path):
