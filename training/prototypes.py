@@ -14,7 +14,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from model.networks.atlas import Atlas, behind
+from model.ages import AgeCluster
+from model.networks.atlas import Atlas, behind, lines_lost
 from model.networks.departure import bounded, departure
 from model.networks.greying import WHITE, greyed, white_hair
 from model.networks.layers import LUMA, enlarged, laid_along, luma, resized, softened
@@ -43,6 +44,9 @@ BEARD_BELOW, BEARD_ABOVE, WINGS = 0.08, 0.01, 0.02
 above that base, and how far beside the nose, in shares of the side."""
 LIPS = 0.8
 """How much of the mouth's height no beard covers: it hangs over its edge."""
+NOSE_WIDTH, NOSE_BELOW = 1.5, 0.7
+"""How wide a nose is beside its base, and how far below that it ends, in shares of the way to the
+lip: nostrils and what lies under them are its own."""
 BEARDLESS = ("female",)
 """Groups without beards."""
 MARGIN = 3 / 128
@@ -71,9 +75,10 @@ class Prototypes:
     the age's at a place. `hair` (groups, clusters, 3) are logarithms of its colours beside those of
     the cheeks, and `greys` (groups, clusters) the share of it that is white but was not in the
     cluster before; all 0 for a set that does not say where hair is. `means` (groups, clusters, 3,
-    S, S) are the looks of the mean faces themselves; `cheeks`, `open`, `own` and `beards` (S, S), 0
-    to 1, where skin surely lies open, where the light on a face is seen, where what is a portrait's
-    own goes and where beards grow; `bare` (groups, clusters) is 1 for people without.
+    S, S) are the looks of the mean faces themselves; `cheeks`, `open`, `own`, `beards` and `nose`
+    (S, S), 0 to 1, where skin surely lies open, where the light on a face is seen, where what is a
+    portrait's own goes, where beards grow and where the nose is; `bare` (groups, clusters) is 1 for
+    people without beards, `growth` (clusters,) says how far noses are grown.
     """
 
     shapes: Tensor
@@ -90,7 +95,9 @@ class Prototypes:
     open: Tensor
     own: Tensor
     beards: Tensor
+    nose: Tensor
     bare: Tensor
+    growth: Tensor
 
     def draw(self, atlas: Atlas, strength: float = 1.0, line_strength: float = 1.0) -> None:
         """Draws the mean faces of an atlas: its lines times `line_strength`, all other differences
@@ -106,10 +113,11 @@ class Prototypes:
         fades = resized(self.fades.flatten(0, 1)[:, None], Atlas.SIDE)
         atlas.fades.copy_(line_strength * fades.flatten(1))
         atlas.means.copy_(enlarged(self.means.flatten(0, 1), Atlas.SIDE).flatten(1))
-        places = torch.stack([self.cheeks, self.open, self.own, self.beards])
+        places = torch.stack([self.cheeks, self.open, self.own, self.beards, self.nose])
         for name, place in zip(Atlas.PLACES, enlarged(places[None], Atlas.SIDE)[0], strict=True):
             getattr(atlas, name).copy_(place.flatten())
         atlas.bare.copy_(self.bare.flatten())
+        atlas.growth.copy_(self.growth)
         moves = self.shapes - self.shapes.mean(0)
         # As seen from where the places of the mean face are, not from where they come to be.
         atlas.bends.copy_(bending_flow(self.shapes - 2 * moves, moves, Atlas.BENDS).flatten(1))
@@ -140,12 +148,13 @@ class Prototypes:
         lines = (self.lines[group] * older[:, :, None, None]).sum(1, keepdim=True)
         younger = (cluster > target[:, None]) & (cluster <= source[:, None])
         fade = (self.fades[group] * younger[:, :, None, None]).sum(1, keepdim=True)
+        lost = lines_lost(self.growth[source] - self.growth[target])[:, None, None, None]
         mean = self.shapes.mean(0).expand_as(landmarks)
         room, *gone = self._gone(bent, landmarks, source, target, group, hair)
         maps = torch.cat(
             [
                 bounded(strength * self.tone * look, room),
-                strength * self.relief * relief,
+                strength * self.relief * relief - Atlas.NOSE * lost * self.nose,
                 line_strength * resized(torch.cat([lines, -fade], 1), side),
                 *gone,
             ],
@@ -260,7 +269,9 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
         _open(shapes.mean(0), side),
         _own(shapes.mean(0), side),
         _beards(shapes.mean(0), side),
+        _nose(shapes.mean(0), side),
         _bare(grown_up, config.groups).to(device),
+        shapes.new_tensor([_growth(anchor) for anchor in config.age_clusters]),
     )
 
 
@@ -537,6 +548,23 @@ def _beards(mean: Tensor, side: int) -> Tensor:
         for outline in (torch.cat([below, above]), lips)
     )
     return (softened(face, _passes(side)) * (1 - mouth))[0, 0]
+
+
+def _nose(mean: Tensor, side: int) -> Tensor:
+    """(S, S), 1 at the nose, from below the eyes into the upper lip, softly 0 around it."""
+    bridge, base, lip = mean[28], mean[33], mean[51]
+    beside = base.new_tensor([NOSE_WIDTH / 2, 0.0]) * (mean[35, 0] - mean[31, 0])
+    wings = base + 0.4 * (bridge - base)
+    below = base + NOSE_BELOW * (lip - base)
+    right = torch.stack([bridge + 0.6 * beside, wings + beside, below + beside])
+    left = torch.stack([below - beside, wings - beside, bridge - 0.6 * beside])
+    inside = _drawn([torch.cat([right, left])], side)
+    return softened(inside[None, None], 4 * _passes(side))[0, 0]
+
+
+def _growth(anchor: AgeCluster) -> float:
+    """How far an age's noses are grown, 0 to 1."""
+    return min((anchor.low_years + anchor.high_years + 1) / 2 / ADULT_YEARS, 1.0)
 
 
 def _skin(mean: Tensor, side: int) -> Tensor:

@@ -55,7 +55,8 @@ class Atlas(nn.Module):
     fade to nothing, and a beard stays. So what a portrait departs in from the mean face of its own
     age is taken away as well, all of it on the way to younger and a part on that to older. Who may
     have a beard is shaved on the way to an age without: where one may grow and what is seen is as
-    dark, the mean face's skin takes its place, in the light that is on the portrait.
+    dark, the mean face's skin takes its place, in the light that is on the portrait. A nose that
+    becomes a small child's loses most of its lines: its edges would come together as dark marks.
     """
 
     SIDE = 64
@@ -75,7 +76,11 @@ class Atlas(nn.Module):
     """Most clusters that are asked for beyond what is wanted."""
     GREYEST = 0.8
     """Most of hair that goes white."""
-    PLACES = ("cheeks", "seen", "own", "beards")
+    SHRUNK = (0.6, 0.9)
+    """How much of its growth a nose loses, at least, to lose lines, and to lose as many as any."""
+    NOSE = 0.8
+    """How much weaker, in logarithms, they become then."""
+    PLACES = ("cheeks", "seen", "own", "beards", "nose")
     """Buffers that say where in the mean face things are."""
 
     def __init__(self, latent: int, groups: int, clusters: int) -> None:
@@ -91,6 +96,7 @@ class Atlas(nn.Module):
         for place in self.PLACES:
             self.register_buffer(place, torch.zeros(self.SIDE**2))
         self.register_buffer("bare", torch.zeros(groups * clusters))
+        self.register_buffer("growth", torch.zeros(clusters))
         self.faces: Tensor
         """(groups clusters, 5 SIDE SIDE): shades, fine and wide, as in `Looks`"""
         self.hair_colours: Tensor
@@ -114,8 +120,12 @@ class Atlas(nn.Module):
         """(SIDE SIDE): how much of what is a portrait's own goes, 0 to 1"""
         self.beards: Tensor
         """(SIDE SIDE): where beards grow, 0 to 1"""
+        self.nose: Tensor
+        """(SIDE SIDE): where the nose is, 0 to 1"""
         self.bare: Tensor
         """(groups clusters,): 1 for people without beards"""
+        self.growth: Tensor
+        """(clusters,): how far noses are grown, 0 to 1"""
         ageing = torch.gradient(torch.eye(clusters), dim=0)[0]
         self.register_buffer("ageing", ageing, persistent=False)
         self.ageing: Tensor
@@ -142,6 +152,8 @@ class Atlas(nn.Module):
         wanted = (way @ self.means).unflatten(1, (3, self.SIDE, self.SIDE))
         shed, gained = grown.clamp(max=0), grown.clamp(min=0)
         fade = (shed @ self.fades).unflatten(1, (1, self.SIDE, self.SIDE))
+        lost = lines_lost((own.sum(1) - asked) @ self.growth)
+        fade = fade - self.NOSE * lost[:, None, None, None] * self._at(self.nose)
         share = self.YOUNGER * older.tril(-1) + self.OLDER * older.T.triu(1)
         share = ((own.sum(1) @ share) * asked).sum(1).clamp(0, 1)
         hair = torch.sigmoid(reading.hair.float())
@@ -198,6 +210,12 @@ class Atlas(nn.Module):
 
     def _at(self, places: Tensor) -> Tensor:
         return places.view(self.SIDE, self.SIDE)
+
+
+def lines_lost(loss: Tensor) -> Tensor:
+    """How many of its lines a nose loses, 0 to 1, that loses so much of its growth."""
+    least, most = Atlas.SHRUNK
+    return ((loss - least) / (most - least)).clamp(0, 1)
 
 
 GROUND = 0.03

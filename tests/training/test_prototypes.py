@@ -475,13 +475,49 @@ def test_beards_grow_from_the_nose_to_below_the_jaw_but_not_on_the_lips(empty):
     torch.testing.assert_close(beards, beards.flip(-1), atol=0.15, rtol=0)
 
 
+def test_the_nose_lies_between_eyes_and_mouth(empty):
+    learned = prototypes(empty)
+    nose = learned.nose
+    assert nose[18:20, 15:17].min() > 0.7
+    assert nose[:14].max() < 0.1
+    assert nose[24:].max() < 0.05
+    assert nose[:, :11].max() < 0.05
+    torch.testing.assert_close(nose, nose.flip(-1), atol=0.02, rtol=0)
+    growth = [0.075, 0.25, 0.425, 0.875, 1.0, 1.0]
+    torch.testing.assert_close(learned.growth, torch.tensor(growth))
+    atlas = Atlas(8, 2, 6)
+    learned.draw(atlas)
+    torch.testing.assert_close(atlas.growth, learned.growth)
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "lost"), [(5, 0, 1), (4, 1, 0.5), (3, 2, 0), (2, 0, 0), (0, 5, 0)]
+)
+def test_small_children_are_taught_noses_of_few_lines(source, target, lost, empty):
+    learned = prototypes(empty)
+    learned = dataclasses.replace(learned, own=0 * learned.own)
+    portrait = grey().expand(3, SIDE, SIDE).clone()
+    portrait[:] = 0.5
+    portrait[:, 17:21, 12:20] = 0.4 + 0.2 * (torch.arange(8) % 2)
+    made = taught(learned, portrait, source, target)[0, 18:20, 14:18]
+    kept = taught(dataclasses.replace(learned, nose=0 * learned.nose), portrait, source, target)
+    left = made.std() / kept[0, 18:20, 14:18].std()
+    # The nose of so small a picture is soft: 0.8 of it is here.
+    assert left.item() == pytest.approx(math.exp(-0.8 * Atlas.NOSE * lost), abs=0.06)
+
+
 def test_only_men_have_beards(empty):
     learned = prototypes(empty)
     assert learned.bare.tolist() == [[1.0] * 6, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]]
     atlas = Atlas(8, 2, 6)
     learned.draw(atlas, 3.0)
     assert atlas.bare.tolist() == learned.bare.flatten().tolist()
-    for name, place in (("cheeks", "cheeks"), ("seen", "open"), ("beards", "beards")):
+    for name, place in (
+        ("cheeks", "cheeks"),
+        ("seen", "open"),
+        ("beards", "beards"),
+        ("nose", "nose"),
+    ):
         drawn = getattr(atlas, name).view(1, 1, Atlas.SIDE, Atlas.SIDE)
         found = functional.avg_pool2d(drawn, Atlas.SIDE // SIDE)[0, 0]
         torch.testing.assert_close(found, getattr(learned, place), atol=0.35, rtol=0)

@@ -278,6 +278,31 @@ def test_neither_skin_nor_hair_nor_what_lies_behind_a_head_is_shaved(bearded):
     assert looks(bearded, light, 2, [1.0, 0.0, 0.0]).beard[0][CHIN].max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("cluster", "target", "lost"),
+    [
+        (2, [1.0, 0.0, 0.0], 1.0),
+        (2, [5 / 6, 0.0, 1 / 6], 0.5),
+        (2, [0.0, 1.0, 0.0], 0.0),
+        (1, [1.0, 0.0, 0.0], 0.0),
+        (0, [0.0, 0.0, 1.0], 0.0),
+        (2, [0.0, 0.0, 1.0], 0.0),
+    ],
+)
+def test_a_grown_nose_loses_lines_on_the_way_to_a_small_child(atlas, cluster, target, lost):
+    atlas.growth.copy_(torch.tensor([0.1, 0.5, 1.0]))
+    plain = torch.full((1, 3, SIDE, SIDE), 0.4)
+    before = looks(atlas, plain, cluster, target)
+    nose = torch.zeros(SIDE, SIDE)
+    nose[SPOT] = 1.0
+    atlas.nose.copy_(nose.flatten())
+    now = looks(atlas, plain, cluster, target)
+    for kind in ("fine", "wide"):
+        changed = (getattr(now, kind) - getattr(before, kind))[0, 0]
+        torch.testing.assert_close(changed, -Atlas.NOSE * lost * nose, atol=1e-4, rtol=0)
+    torch.testing.assert_close(now.shades, before.shades)
+
+
 def test_behind_a_head_all_is_grey():
     light = torch.full((1, 3, 16, 16), 0.5)
     light[:, :, :, 8:] = torch.tensor([0.5, 0.4, 0.5])[:, None, None]

@@ -364,7 +364,9 @@ def looking(batch):
         everywhere,
         0 * everywhere,
         0 * everywhere,
+        0 * everywhere,
         torch.zeros(2, 6),
+        torch.zeros(6),
     )
     landmarks = torch.rand(4, 68, 2)
     landmarks[3] = float("nan")
