@@ -19,6 +19,10 @@ from model.networks.layers import (
 )
 from model.networks.reader import Reading
 
+BRIGHTER = 0.5
+"""How much stronger the bright sides of lines grow beside their dark ones: highlights would become
+white marks, wrinkles are dark."""
+
 
 class Features(NamedTuple):
     """What a decoder knows of a portrait and its target; S is the side of what it draws."""
@@ -172,5 +176,6 @@ class Overlay(nn.Module):
 
 def reinforced(lines: Tensor, times: Tensor) -> Tensor:
     """Lines (N, 3, S, S) made stronger or weaker; their colour grows no stronger: it is noise."""
-    grey = luma(lines)
-    return times * grey + times.clamp(max=1) * (lines - grey)
+    grey, weaker = luma(lines), times.clamp(max=1)
+    bright = weaker + BRIGHTER * (times - weaker)
+    return torch.where(grey > 0, bright, times) * grey + weaker * (lines - grey)
