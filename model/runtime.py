@@ -23,7 +23,7 @@ MOST_RECORDINGS = 64
 """Shapes of a graph's inputs that are recorded; others run plainly."""
 _NOT_RECORDED = -1
 LARGE_BYTES = 4 << 20
-"""Graphs of fewer bytes have no wide convolutions, and are opened on processors as they are."""
+"""Smaller graphs, which hardly have wide convolutions, are opened on processors as they are."""
 
 _log = logging.getLogger(__name__)
 
