@@ -55,15 +55,15 @@ def session(graph: Path | bytes) -> onnxruntime.InferenceSession:
 def feeds(session: onnxruntime.InferenceSession) -> dict[str, np.ndarray]:
     """One picture's inputs, drawn at random."""
     draws = np.random.default_rng(1)
-    kinds = {"tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
     given = {}
     for each in session.get_inputs():
         shape = [axis if isinstance(axis, int) else 1 for axis in each.shape]
         if each.type == "tensor(uint8)":
             given[each.name] = draws.integers(0, 256, shape).astype(np.uint8)
+        elif each.type == "tensor(int64)":
+            given[each.name] = np.zeros(shape, np.int64)
         else:
-            value = np.zeros(shape) if each.type in kinds else draws.normal(size=shape)
-            given[each.name] = value.astype(kinds.get(each.type, np.float32))
+            given[each.name] = draws.normal(size=shape).astype(np.float32)
     return given
 
 

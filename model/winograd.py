@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper, numpy_helper, shape_inference
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
 WIDE = 128
 """Channels, in and out (four times as many where it is transposed), from which on it is faster:
@@ -51,9 +51,9 @@ _PADDED = [0, 0, 1, 1, 0, 0, 1, 1]
 def rewritten(path: Path, wide: int = WIDE) -> bytes | None:
     """The graph with its wide convolutions so computed; None where it has none of them.
 
-    They have no groups, 3x3 weights at stride 1 or transposed ones of 4x4 at stride 2 that lose 3
-    pixels at each rim, a padding of one pixel before them, reflected or repeated, and sides that
-    are known and multiples of 4.
+    They are of float32, with weights that no input changes and no groups, 3x3 at stride 1 or
+    transposed 4x4 at stride 2 that lose 3 pixels at each rim, after a padding of one pixel,
+    reflected or repeated, and of sides that are known and multiples of 4.
     """
     model = shape_inference.infer_shapes(onnx.load(path))
     graph = model.graph
@@ -81,20 +81,35 @@ class _Known:
     def __init__(self, graph: GraphProto) -> None:
         self.constants = {each.name: each for each in graph.initializer}
         self.pads = {node.output[0]: node for node in graph.node if node.op_type == "Pad"}
+        self.fixed = {*self.constants}
+        """What no input changes"""
+        for node in graph.node:
+            if all(name in self.fixed for name in node.input if name):
+                self.fixed.update(node.output)
+        self.written: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        """Constants that were added, by type, shape and content"""
         self._shapes = {name: list(each.dims) for name, each in self.constants.items()}
+        self._types = {name: each.data_type for name, each in self.constants.items()}
         for value in (*graph.value_info, *graph.input, *graph.output):
-            axes = value.type.tensor_type.shape.dim
-            self._shapes[value.name] = [axis.dim_value for axis in axes]
+            tensor = value.type.tensor_type
+            self._shapes[value.name] = [axis.dim_value for axis in tensor.shape.dim]
+            self._types[value.name] = tensor.elem_type
 
     def shape(self, name: str) -> list[int]:
         """Four axes, 0 where one is unknown."""
         shape = self._shapes.get(name, [])
         return shape if len(shape) == 4 else [0] * 4
 
+    def is_float32(self, name: str) -> bool:
+        """Whether it surely is."""
+        return self._types.get(name) == TensorProto.FLOAT
+
     def padding(self, name: str) -> Padding | None:
         """How an image is padded by one pixel along its last two axes, where it is so."""
         pad = self.pads.get(name)
-        if pad is None or any(pad.input[2:]) or pad.input[1] not in self.constants:
+        if pad is None or len(pad.input) < 2 or any(pad.input[2:]):
+            return None
+        if pad.input[1] not in self.constants:
             return None
         if numpy_helper.to_array(self.constants[pad.input[1]]).tolist() != _PADDED:
             return None
@@ -144,6 +159,8 @@ def _wide(node: NodeProto, known: _Known, wide: int) -> _Wide | None:
     if padding is None or any(given[name] != wanted[name] for name in wanted):
         return None
     image = known.pads[node.input[0]].input[0]
+    if not known.is_float32(image) or node.input[1] not in known.fixed:
+        return None
     _, inputs, height, width = known.shape(image)
     first, second, *kernel = known.shape(node.input[1])
     outputs = second if transposed else first
@@ -225,14 +242,12 @@ class _Filtering:
 
     def _constant(self, value: NDArray) -> str:
         """The same for all convolutions that need the same."""
-        tensor = numpy_helper.from_array(np.ascontiguousarray(value))
-        for name, other in self._known.constants.items():
-            if name.startswith("winograd_") and other.raw_data == tensor.raw_data:
-                return name
-        tensor.name = f"winograd_constant_{len(self._known.constants)}"
-        self._graph.initializer.append(tensor)
-        self._known.constants[tensor.name] = tensor
-        return tensor.name
+        written, key = self._known.written, (value.dtype.str, value.shape, value.tobytes())
+        if key not in written:
+            written[key] = f"winograd_constant_{len(written)}"
+            tensor = numpy_helper.from_array(np.ascontiguousarray(value), written[key])
+            self._graph.initializer.append(tensor)
+        return written[key]
 
 
 def _taken(height: int, width: int, padding: Padding) -> NDArray[np.int64]:

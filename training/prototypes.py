@@ -563,7 +563,7 @@ def _nose(mean: Tensor, side: int) -> Tensor:
 
 
 def _growth(anchor: AgeCluster) -> float:
-    """How far an age's noses are grown, 0 to 1."""
+    """How far an age's noses are grown, 0 to 1; its last year is lived to the end."""
     return min((anchor.low_years + anchor.high_years + 1) / 2 / ADULT_YEARS, 1.0)
 
 

@@ -19,7 +19,7 @@ from model.networks.layers import (
 )
 from model.networks.reader import Reading
 
-BRIGHTER = 0.5
+BRIGHT_SIDES = 0.5
 """How much stronger the bright sides of lines grow beside their dark ones: highlights would become
 white marks, wrinkles are dark."""
 
@@ -177,5 +177,5 @@ class Overlay(nn.Module):
 def reinforced(lines: Tensor, times: Tensor) -> Tensor:
     """Lines (N, 3, S, S) made stronger or weaker; their colour grows no stronger: it is noise."""
     grey, weaker = luma(lines), times.clamp(max=1)
-    bright = weaker + BRIGHTER * (times - weaker)
+    bright = weaker + BRIGHT_SIDES * (times - weaker)
     return torch.where(grey > 0, bright, times) * grey + weaker * (lines - grey)

@@ -120,6 +120,38 @@ def test_other_convolutions_stay(settings, tmp_path):
     assert rewritten(path, CHANNELS) is None
 
 
+def altered(path, change):
+    """The graph after `change` of its model."""
+    one = onnx.load(path)
+    change(one.graph)
+    onnx.save(one, path)
+    return path
+
+
+def test_weights_that_an_input_changes_stay(tmp_path):
+    def change(graph):
+        graph.node[0].input[0] = "given"
+        shape = [CHANNELS, CHANNELS, 3, 3]
+        graph.input.append(helper.make_tensor_value_info("given", TensorProto.FLOAT16, shape))
+
+    assert rewritten(altered(save(tmp_path / "graph.onnx"), change), CHANNELS) is None
+
+
+def test_convolutions_in_half_precision_stay(tmp_path):
+    def change(graph):
+        graph.node[0].attribute[0].i = TensorProto.FLOAT16
+        for each in (graph.input[0], graph.output[0]):
+            each.type.tensor_type.elem_type = TensorProto.FLOAT16
+        for each in graph.initializer:
+            if each.name in ("one", "two"):
+                value = numpy_helper.to_array(each).astype(np.float16)
+                each.CopyFrom(numpy_helper.from_array(value, each.name))
+
+    path = altered(save(tmp_path / "graph.onnx"), change)
+    onnx.shape_inference.infer_shapes(onnx.load(path), strict_mode=True)
+    assert rewritten(path, CHANNELS) is None
+
+
 def test_what_two_convolutions_share_is_kept_once(tmp_path):
     path = save(tmp_path / "graph.onnx")
     one = onnx.load(path)

@@ -10,7 +10,7 @@ from model.networks.atlas import Atlas
 from model.networks.departure import PALER
 from model.networks.greying import WHITE
 from model.networks.layers import LUMA
-from model.networks.overlay import BRIGHTER, Overlay
+from model.networks.overlay import BRIGHT_SIDES, Overlay
 from tests.training.test_shapes import face
 from training.config import load_config
 from training.data import DataError, PortraitSet, split_rows
@@ -194,7 +194,7 @@ def test_lines_become_as_much_stronger_as_the_clusters_are(empty):
     twice = strength(taught(learned, portrait, 2, 5)) / strength(portrait)
     relief = learned.relief[16:22, 13:19].mean().item()
     assert relief > 0.6
-    sides = (1 + BRIGHTER) / 2
+    sides = (1 + BRIGHT_SIDES) / 2
     assert twice.item() == pytest.approx(1 + sides * (2**relief - 1), rel=0.1)
     most = strength(taught(learned, portrait, 0, 5, strength=3.0)) / strength(portrait)
     assert most.item() == pytest.approx(1 + sides * (Overlay.MOST - 1), rel=0.05)

@@ -7,7 +7,7 @@ import torch
 from model.networks.atlas import Atlas
 from model.networks.greying import WHITE
 from model.networks.lifespan import LifespanGenerator, LifespanShape
-from model.networks.overlay import BRIGHTER, Overlay
+from model.networks.overlay import BRIGHT_SIDES, Overlay
 from model.networks.reader import Reader
 
 SHAPE = LifespanShape(4, 12, 8, overlay=True, detail=2, softness=2, prototypes=(2, 3))
@@ -107,7 +107,7 @@ def test_lines_grow_stronger_within_limits_and_flat_skin_stays(generator, atlas)
         maps[2, 3] = torch.tensor(strength).log()
         atlas.faces.copy_(maps.flatten(1))
         torch.testing.assert_close(changed(generator, flat), flat, atol=1e-5, rtol=0)
-        bright = factor if factor < 1 else 1 + BRIGHTER * (factor - 1)
+        bright = factor if factor < 1 else 1 + BRIGHT_SIDES * (factor - 1)
         found, lines = changed(generator, stripes) - flat, stripes - flat
         wanted = torch.where(lines > 0, bright, factor) * lines
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
@@ -120,7 +120,7 @@ def test_colour_in_lines_is_noise_that_grows_no_stronger(generator, atlas):
     image = specks[None, :, None].expand(1, 3, SIDE, SIDE)
     luma = 0.1 * 0.299
     # Half of them are bright.
-    for strength, grey, colour in ((1.5, 1.25 + BRIGHTER / 4, 1.0), (0.5, 0.5, 0.5)):
+    for strength, grey, colour in ((1.5, 1.25 + BRIGHT_SIDES / 4, 1.0), (0.5, 0.5, 0.5)):
         maps[2, 3] = torch.tensor(strength).log()
         atlas.faces.copy_(maps.flatten(1))
         found = changed(generator, image)[0, :, SIDE // 2].abs().mean(1)
@@ -146,7 +146,7 @@ def test_wide_lines_grow_stronger_too(generator, atlas):
     atlas.faces.copy_(maps.flatten(1))
     waves = 0.2 * torch.sin(torch.arange(SIDE) * 2 * torch.pi / 16).expand(1, 3, SIDE, SIDE)
     found = changed(generator, waves).std() / waves.std()
-    assert 1.1 < found < 1 + 0.8 * (1 + BRIGHTER) / 2
+    assert 1.1 < found < 1 + 0.8 * (1 + BRIGHT_SIDES) / 2
 
 
 def test_a_place_says_where_in_the_mean_face_a_pixel_lies(generator, atlas):
