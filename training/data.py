@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from model.ages import cluster_of_age
 from training.config import FitConfig
 
 SCHEMA_VERSION = 1
+
+Share = Literal["hair", "eyeglasses"]
+SHARES: tuple[Share, ...] = get_args(Share)
+"""What a set may say how much there is of, of each pixel."""
 
 
 class DataError(ValueError):
@@ -52,6 +57,8 @@ class PreparedSet:
     `prepare` did not look"""
     hair: NDArray[np.uint8] | None = None
     """(N, R, R) share of hair, 255 = all; None where `prepare` did not look"""
+    eyeglasses: NDArray[np.uint8] | None = None
+    """(N, R, R) share of eyeglasses and what is seen through them, likewise"""
 
     @property
     def resolution(self) -> int:
@@ -81,11 +88,11 @@ def open_prepared(path: Path) -> PreparedSet:
         )
     portraits = np.load(path / "portraits.npy", mmap_mode="r")
     kept = np.load(path / "kept.npy", mmap_mode="r")
-    landmarks, hair = (
+    landmarks, hair, eyeglasses = (
         np.load(found, mmap_mode="r") if (found := path / name).exists() else None
-        for name in ("landmarks.npy", "hair.npy")
+        for name in ("landmarks.npy", "hair.npy", "eyeglasses.npy")
     )
-    return PreparedSet(path, portraits, kept, rows, information, landmarks, hair)
+    return PreparedSet(path, portraits, kept, rows, information, landmarks, hair, eyeglasses)
 
 
 def masked(portraits: Tensor, kept: Tensor, background: int = 128) -> Tensor:
@@ -113,6 +120,8 @@ class Batch:
     """(N,) group that each image is of, even where `group` is neutral"""
     hair: Tensor | None = None
     """(N, 1, R, R) share of hair, 0 to 1"""
+    eyeglasses: Tensor | None = None
+    """(N, 1, R, R) share of eyeglasses, likewise"""
 
     def part(self, index: int, parts: int) -> "Batch":
         """Every sample that counts `index` modulo `parts`.
@@ -128,7 +137,7 @@ class Batch:
             self.group[rows],
             *(
                 None if noted is None else noted[rows]
-                for noted in (self.landmarks, self.shown, self.hair)
+                for noted in (self.landmarks, self.shown, self.hair, self.eyeglasses)
             ),
         )
 
@@ -173,9 +182,8 @@ class PortraitSet:
         if data.landmarks is not None:
             index = np.array([row.index for row in self.rows])
             self.landmarks = torch.from_numpy(data.landmarks[index]).to(device)
-        self.hair: Tensor | None = None
-        """(N, 1, R, R) uint8, 255 = all, on the device, after `load_hair`"""
-        self._hair_of_set = data.hair
+        self.shares: dict[Share, Tensor] = {}
+        """(N, 1, R, R) uint8, 255 = all, on the device, after `load_shares`"""
         if balanced:
             self._check_cells()
             self._check_glasses()
@@ -213,19 +221,24 @@ class PortraitSet:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def load_hair(self) -> None:
-        """Loads where hair is, which batches then say too. A set prepared without it has none."""
-        if self._hair_of_set is None:
-            return
+    def load_shares(self) -> None:
+        """Loads where hair and eyeglasses are, which batches then say too.
+
+        A set prepared without one of them says nothing of it.
+        """
         index, side = np.array([row.index for row in self.rows]), self.config.resolution
-        hair = torch.empty(len(index), 1, side, side, dtype=torch.uint8, device=self.device)
-        for start in range(0, len(index), 256):
-            chunk = torch.from_numpy(self._hair_of_set[index[start : start + 256]])[:, None]
-            factor = chunk.shape[-1] // side
-            if factor > 1:
-                chunk = functional.avg_pool2d(chunk.float(), factor).round().to(torch.uint8)
-            hair[start : start + 256] = chunk
-        self.hair = hair
+        for name in SHARES:
+            known: NDArray[np.uint8] | None = getattr(self._set, name)
+            if known is None:
+                continue
+            share = torch.empty(len(index), 1, side, side, dtype=torch.uint8, device=self.device)
+            for start in range(0, len(index), 256):
+                chunk = torch.from_numpy(known[index[start : start + 256]])[:, None]
+                factor = chunk.shape[-1] // side
+                if factor > 1:
+                    chunk = functional.avg_pool2d(chunk.float(), factor).round().to(torch.uint8)
+                share[start : start + 256] = chunk
+            self.shares[name] = share
 
     def _load(self, rows: NDArray[np.int64], side: int) -> Tensor:
         index = np.array([self.rows[row].index for row in rows])
@@ -302,7 +315,7 @@ class PortraitSet:
             group.to(self.device),
             self._landmarks_of(rows, flip),
             shown.to(self.device),
-            self.hair_of(rows, flip),
+            *(self.share_of(name, rows, flip) for name in SHARES),
         )
 
     def _landmarks_of(self, rows: Tensor, flip: Tensor) -> Tensor | None:
@@ -311,14 +324,17 @@ class PortraitSet:
         landmarks = self.landmarks[rows.to(self.device)]
         return torch.where(flip.to(self.device).view(-1, 1, 1), mirrored(landmarks), landmarks)
 
-    def hair_of(self, rows: Tensor, flip: Tensor | None = None) -> Tensor | None:
-        """Share of hair (N, 1, R, R), 0 to 1, of rows (N,), flipped where `flip` says so."""
-        if self.hair is None:
+    def share_of(self, name: Share, rows: Tensor, flip: Tensor | None = None) -> Tensor | None:
+        """Share of hair or eyeglasses (N, 1, R, R), 0 to 1, of rows (N,), flipped by `flip`.
+
+        None where it is not loaded or not known.
+        """
+        if name not in self.shares:
             return None
-        hair = self.hair[rows.to(self.device)].float() / 255
+        share = self.shares[name][rows.to(self.device)].float() / 255
         if flip is None:
-            return hair
-        return torch.where(flip.to(self.device).view(-1, 1, 1, 1), hair.flip(-1), hair)
+            return share
+        return torch.where(flip.to(self.device).view(-1, 1, 1, 1), share.flip(-1), share)
 
     def rows_of(self, clusters: Tensor, groups: Tensor, generator: torch.Generator) -> Tensor:
         """A row (N,) of each cell (cluster, group), both (N,), drawn by the tempered sources."""

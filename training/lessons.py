@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from model.networks.layers import blur
 from model.networks.reader import Reader, Reading
+from training.data import SHARES
 from training.draws import Draws
 from training.shapes import bending_flow
 
@@ -36,6 +37,8 @@ class Lesson:
     """(N, people) how far each passes for each, 1 in all"""
     hair: Tensor | None = None
     """(N, 1, R, R) share of hair, 0 to 1, where it is known"""
+    eyeglasses: Tensor | None = None
+    """(N, 1, R, R) share of eyeglasses, likewise"""
 
     def viewed(self, draws: Draws) -> "Lesson":
         """Each portrait turned, moved and enlarged a little, lit otherwise, softer or noisy, and a
@@ -48,7 +51,9 @@ class Lesson:
         def uniform(reach: float, *shape: int) -> Tensor:
             return (2 * draws.uniform(*(shape or (1, 1, 1))) - 1) * reach
 
-        picture = self.image if self.hair is None else torch.cat([self.image, self.hair], 1)
+        shares = {name: getattr(self, name) for name in SHARES}
+        known = {name: share for name, share in shares.items() if share is not None}
+        picture = torch.cat([self.image, *known.values()], 1)
         angle, scale = uniform(0.12, 1)[:, 0], 1 + uniform(0.06, 1)[:, 0]
         across, down = torch.cos(angle) * scale, torch.sin(angle) * scale
         turn = torch.stack([across, -down, down, across], 1).unflatten(1, (2, 2))
@@ -72,12 +77,8 @@ class Lesson:
         light = light + (light - blur(light)) * torch.where(keen > 0, keen / 2, keen)
         light = light + draws.normal(*light.shape[1:]) * uniform(0.03).abs()
         light = _hidden(light, draws)
-        return replace(
-            self,
-            image=2 * light.clamp(0, 1) - 1,
-            landmarks=places,
-            hair=None if self.hair is None else picture[:, 3:],
-        )
+        seen = {name: picture[:, 3 + i : 4 + i] for i, name in enumerate(known)}
+        return replace(self, image=2 * light.clamp(0, 1) - 1, landmarks=places, **seen)
 
 
 @cache
@@ -125,10 +126,11 @@ def misread(
         ),
     }
     loss = PLACE_WEIGHT * missed + parts["shown"]
-    if lesson.hair is not None:
-        side = reading.hair.shape[-1]
-        parts["hair"] = functional.binary_cross_entropy_with_logits(
-            reading.hair.float(), functional.adaptive_avg_pool2d(lesson.hair, side)
-        )
-        loss = loss + parts["hair"]
+    for name in SHARES:
+        share, found = getattr(lesson, name), getattr(reading, name).float()
+        if share is not None:
+            parts[name] = functional.binary_cross_entropy_with_logits(
+                found, functional.adaptive_avg_pool2d(share, found.shape[-1])
+            )
+            loss = loss + parts[name]
     return loss, parts

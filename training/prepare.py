@@ -67,6 +67,8 @@ class Cut:
     """uint8 (), 1 where they are worn"""
     hair: NDArray[np.uint8]
     """uint8 (R, R), 255 = all"""
+    eyeglasses: NDArray[np.uint8]
+    """uint8 (R, R), 255 = all: frames and what is seen through them"""
     landmarks: NDArray[np.float32]
     """float32 (68, 2), right and down in shares of the portrait's side; NaN where none were seen"""
 
@@ -123,13 +125,17 @@ class Cutter:
         alignment, landmarks = self._aligned(pixels) if self.config.aligned else self._found(pixels)
         check_size(alignment, self.config.minimum_px)
         portrait, parsing = parsed_portrait(pixels, alignment, self.parser, REMOVED)
+        shares = {name: parsing.share([name]) for name in ("hair", "eyeglasses")}
+        hair, eyeglasses = (
+            np.rint(resized(share, portrait.pixels.shape[0]) * 255).astype(np.uint8)
+            for share in shares.values()
+        )
         return Cut(
             portrait.pixels,
             np.rint(portrait.kept * 255).astype(np.uint8),
-            np.array(parsing.share(["eyeglasses"]).mean() > GLASSES, np.uint8),
-            np.rint(resized(parsing.share(["hair"]), portrait.pixels.shape[0]) * 255).astype(
-                np.uint8
-            ),
+            np.array(shares["eyeglasses"].mean() > GLASSES, np.uint8),
+            hair,
+            eyeglasses,
             (alignment.to_portrait(landmarks) / alignment.resolution).astype(np.float32),
         )
 
@@ -200,10 +206,14 @@ class Progress:
         self.kept = PackedRows(output / "kept.npy", (count, side, side))
         self.glasses = PackedRows(output / "glasses.npy", (count,))
         self.hair = PackedRows(output / "hair.npy", (count, side, side))
+        self.eyeglasses = PackedRows(output / "eyeglasses.npy", (count, side, side))
         self.landmarks = PackedRows(output / "landmarks.npy", (count, 68, 2), np.float32)
         self._packed = PackedRows(output / "status.npy", (count,))
         self.status: NDArray[np.uint8] = np.load(output / "status.npy")
-        self._cut = (self.portraits, self.kept, self.glasses, self.hair, self.landmarks)
+        self._cut = (
+            *(self.portraits, self.kept, self.glasses, self.hair, self.eyeglasses),
+            self.landmarks,
+        )
         self._unsettled: list[int] = []
         self._settled_s = time.monotonic()
 
@@ -215,7 +225,7 @@ class Progress:
         else:
             self.portraits[place], self.kept[place] = outcome.pixels, outcome.kept
             self.glasses[place], self.landmarks[place] = outcome.glasses, outcome.landmarks
-            self.hair[place] = outcome.hair
+            self.hair[place], self.eyeglasses[place] = outcome.hair, outcome.eyeglasses
             self.status[place] = USABLE
         self._unsettled.append(place)
         if time.monotonic() - self._settled_s > SETTLE_S:
@@ -263,7 +273,7 @@ def prepare(
     collection = Collection(source)
     entries = spread(read_table(collection, labels), config.limit)
     output.mkdir(parents=True, exist_ok=True)
-    notes = {"glasses": GLASSES, "hair": True}
+    notes = {"glasses": GLASSES, "hair": True, "eyeglasses": True}
     begun = {"config": asdict(config), "parser": _sha256(parser), **notes}
     places = _begin(output, begun, entries)
     progress = Progress(output, len(places), config.resolution)

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.ages import AgeCluster
-from model.networks.atlas import Atlas, behind, lines_lost
+from model.networks.atlas import Atlas, behind, coloured, lines_lost, warm
 from model.networks.departure import bounded, departure
 from model.networks.greying import WHITE, greyed, white_hair
 from model.networks.layers import LUMA, enlarged, laid_along, luma, resized, softened
-from model.networks.overlay import Overlay, reinforced
+from model.networks.overlay import Overlay, dimmed, reinforced, ruddiness
 from training.data import DataError, PortraitSet
 from training.metrics import head_turn
 from training.shapes import FRONTAL, bending_flow, mean_shapes
@@ -132,13 +132,14 @@ class Prototypes:
         strength: float = 1.0,
         hair: Tensor | None = None,
         line_strength: float = 0.0,
+        eyeglasses: Tensor | None = None,
     ) -> Tensor:
         """Portraits (N, 3, S, S) in [-1, 1], bent to the target's shape, with the target's look.
 
         `landmarks` (N, 68, 2) are those of the portraits as they are bent; clusters `source` and
         `target` and the group are (N,). `strength` multiplies all differences but those of lines,
         `line_strength` these: mean faces are smoother than faces, and so are their differences.
-        `hair` (N, 1, S, S), 0 to 1, is bent as well.
+        `hair` and `eyeglasses` (N, 1, S, S), 0 to 1, are bent as well.
         """
         side = bent.shape[-1]
         look = self.looks[group, target] - self.looks[group, source]
@@ -165,28 +166,31 @@ class Prototypes:
             [3, 2, 1, 1, 3, 1, 3, 3], 1
         )
         light, grey = (bent + 1) / 2, torch.zeros_like(beard)
-        skin, beard = skin + shades, beard * (1 - behind(light))
+        skin, beard = luma(skin) + coloured(lit) * (skin - luma(skin)), beard * (1 - behind(light))
+        skin = skin + shades
         if hair is not None:
             greys, colours = self.greys[group], self.hair.diff(dim=1, prepend=self.hair[:, :1])
-            coloured = (older & (greys == 0)).float() - younger.float()
-            shade = strength * (coloured[:, :, None] * colours[group]).sum(1)
+            turning = (older & (greys == 0)).float() - younger.float()
+            shade = strength * (turning[:, :, None] * colours[group]).sum(1)
             shades = shades + shade[:, :, None, None] * hair
             grown = strength * GREYING * (greys * older).sum(1)
             grey = hair * grown.clamp(max=Atlas.GREYEST)[:, None, None, None]
             lines, gone, beard = lines * (1 - hair), gone * (1 - hair), beard * (1 - hair)
+        contrasts = contrasts + fade
+        if eyeglasses is not None:
+            contrasts, gone = contrasts * (1 - eyeglasses), gone * (1 - eyeglasses)
         shades = (shades - gone).exp()
         fine, wide, added = (
-            torch.cat([contrasts + fade, lines], 1)
-            .exp()
-            .clamp(Overlay.LEAST, Overlay.MOST)
-            .chunk(3, 1)
+            torch.cat([contrasts, lines], 1).exp().clamp(Overlay.LEAST, Overlay.MOST).chunk(3, 1)
         )
         smooth, smoother = _bands(light)
         broad = (smoother + reinforced(smooth - smoother, wide)) * shades
+        hue = (target > source)[:, None, None, None] * warm(lit) * ruddiness(smooth)
+        broad = broad * (-dimmed(smooth, broad) * hue).exp()
         broad, strands = greyed(broad, grey, white_hair(lit.exp().clamp(max=1)))
         light = broad + shades * reinforced(light - smooth, fine * strands)
         light = light + beard * ((skin.exp() - Atlas.OFFSET).clamp(max=1) - light)
-        light = light * added
+        light = light * added ** (1 - hue)
         return (2 * light - 1).clamp(-1, 1)
 
     def _gone(
@@ -234,7 +238,7 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
     """
     config, side, device = portraits.config, portraits.config.resolution, portraits.device
     shapes = mean_shapes(portraits).to(device)
-    portraits.load_hair()
+    portraits.load_shares()
     cells = [
         [_cells(portraits, shapes.mean(0), c, group) for c in range(len(config.clusters))]
         for group in range(len(config.groups))
@@ -312,7 +316,10 @@ def _cells(portraits: PortraitSet, mean: Tensor, cluster: int, group: int) -> li
         seen = torch.cat(
             [
                 _measured(
-                    portraits.portraits(x), landmarks[x.to(device)], mean, portraits.hair_of(x)
+                    portraits.portraits(x),
+                    landmarks[x.to(device)],
+                    mean,
+                    portraits.share_of("hair", x),
                 )
                 for x in parts
             ]

@@ -35,6 +35,8 @@ class Looks(NamedTuple):
     """(N, 2, F, F), what then bends it, in halves of the side"""
     older: Tensor
     """(N,), how much of the way is to older clusters, 0 to 1"""
+    warm: Tensor
+    """(N, 1, 1, 1), how far skin in shadow is red, 0 to 1; see `warm`"""
 
 
 class Atlas(nn.Module):
@@ -57,6 +59,8 @@ class Atlas(nn.Module):
     have a beard is shaved on the way to an age without: where one may grow and what is seen is as
     dark, the mean face's skin takes its place, in the light that is on the portrait. A nose that
     becomes a small child's loses most of its lines: its edges would come together as dark marks.
+    Eyeglasses have no age, but rims lie where brows and folds do; around eyes that are seen through
+    them nothing of a portrait's own goes, and no line grows stronger or weaker.
     """
 
     SIDE = 64
@@ -80,6 +84,8 @@ class Atlas(nn.Module):
     """How much of its growth a nose loses, at least, to lose lines, and to lose as many as any."""
     NOSE = 0.8
     """How much weaker, in logarithms, they become then."""
+    WORN = (2.0, 0.7)
+    """How much surer eyeglasses count as seen than they are, and from which logit on."""
     PLACES = ("cheeks", "seen", "own", "beards", "nose")
     """Buffers that say where in the mean face things are."""
 
@@ -166,10 +172,16 @@ class Atlas(nn.Module):
         maps = torch.cat([shades, maps[:, 3:], fade, gone, beard, found.skin, found.light], 1)
         maps = resized(laid_along(maps, reading.place), side)
         shades, contrasts, fade, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
-        skin = skin + shades
-        fine, wide = (contrasts + fade).chunk(2, 1)
-        bald = 1 - resized(functional.max_pool2d(hair, 3, 1, 1), side)
-        shades = shades - gone * bald
+        tint = coloured(found.light)
+        skin = luma(skin) + tint * (skin - luma(skin)) + shades
+        sure, least = self.WORN
+        hair_around, worn = (
+            resized(functional.max_pool2d(x, 3, 1, 1), side)
+            for x in (hair, torch.sigmoid(sure * (reading.eyeglasses.float() - least)))
+        )
+        bald = 1 - hair_around
+        fine, wide = ((1 - worn) * (contrasts + fade)).chunk(2, 1)
+        shades = shades - gone * bald * (1 - worn)
         # Smaller by a pixel: what lies behind a head is not to change with its hair.
         inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
         turned = shed + gained * (self.greys == 0)
@@ -177,7 +189,7 @@ class Atlas(nn.Module):
         # Mean faces are soft at their rim, and would be a halo.
         head = 1 - behind(light)
         grey = luma(shades)
-        shades = head * (grey + coloured(found.light) * (shades - grey))
+        shades = head * (grey + tint * (shades - grey))
         grey = inside * (gained @ self.greys).clamp(max=self.GREYEST)[:, None, None, None]
         lines = (gained @ self.lines).unflatten(1, (1, self.LINES, -1))
         lines = laid_along(lines, reading.place) * (1 - resized(hair, self.LINES))
@@ -188,7 +200,9 @@ class Atlas(nn.Module):
         beard = beard * bald * head
         white = white_hair(lit.exp().clamp(max=1))
         ahead = ((own.sum(1) @ older.T.triu(1)) * asked).sum(1).clamp(0, 1)
-        return Looks(shades, fine, wide, lines, beard, skin, grey, white, flow, ahead)
+        return Looks(
+            shades, fine, wide, lines, beard, skin, grey, white, flow, ahead, warm(found.light)
+        )
 
     def _further(self, asked: Tensor, own: Tensor, shortfall: Tensor) -> Tensor:
         """What must be asked for so that a portrait does not fall short of it; all (N, clusters).
@@ -224,11 +238,22 @@ COLOURED = 0.03
 """Mean distance of a cheek's log colours from their luma from which on a portrait has colours."""
 
 
+COLD = 0.1
+"""How much bluer than red cheeks are, in logarithms, from which on a portrait is a blue one."""
+
+
 def coloured(light: Tensor) -> Tensor:
     """(N, 1, 1, 1), 0 to 1: 0 for portraits in black and white, by the log colours (N, 3, S, S) of
     cheeks in their light. These get no colours from mean faces."""
     chroma = (light - luma(light)).abs().mean((1, 2, 3), keepdim=True)
     return (chroma / COLOURED).clamp(max=1)
+
+
+def warm(light: Tensor) -> Tensor:
+    """(N, 1, 1, 1), 0 to 1: 0 for portraits in black and white or in blue, by the log colours
+    (N, 3, S, S) of cheeks in their light."""
+    redder = (light[:, :1] - light[:, 2:]).mean((1, 2, 3), keepdim=True)
+    return coloured(light) * (1 + redder / COLD).clamp(0, 1)
 
 
 def behind(light: Tensor) -> Tensor:

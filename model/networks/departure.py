@@ -12,6 +12,9 @@ LARGE, TINT = 1.0, 0.3
 """Departures near the first count ever less, and those of colour only up to the second."""
 CHROMA = 0.3
 """How much of a departure in colour, other than in luma, counts: lighting has colours too."""
+SHADED, SHADE = 1.3, 0.2
+"""How much of it counts where a face is much darker, and how much darker, for it to be halfway
+there: shadows are redder than skin, and would glow when only their luma went."""
 BRIGHTER, FEATURE = 0.4, 0.5
 """How much of what is brighter than in the mean face counts, and how dark beside the cheeks that
 face is where none does: eyes are narrow where one laughs, and open ones would be dark smudges on
@@ -61,7 +64,9 @@ def departure(colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor) -> D
     tint = (apart - grey).clamp(-TINT, TINT)
     grey = LARGE * torch.tanh(grey / LARGE)
     brighter = BRIGHTER * (1 + luma(means) / FEATURE).clamp(0.0, 1.0)
-    own = grey.clamp(max=0.0) + brighter * grey.clamp(min=0.0) + CHROMA * tint
+    dark = grey.clamp(max=0.0)
+    chroma = CHROMA + (SHADED - CHROMA) * dark / (dark - SHADE)
+    own = dark + brighter * grey.clamp(min=0.0) + chroma * tint
     return Departure(apart, own, skin, light, beard)
 
 

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.atlas import Atlas, behind
-from model.networks.greying import greyed
+from model.networks.greying import NOISE, greyed
 from model.networks.layers import (
     EqualConv2d,
+    constant,
     enlarged,
     laid_along,
     luma,
@@ -22,6 +23,14 @@ from model.networks.reader import Reading
 BRIGHT_SIDES = 0.5
 """How much stronger the bright sides of lines grow beside their dark ones: highlights would become
 white marks, wrinkles are dark."""
+STRONG = 0.09
+"""Luma of a line, of 0 to 1, from which on it grows less than half as much stronger as a faint one:
+nostrils and rims would become black marks."""
+OVEREXPOSED = (0.75, 0.95)
+"""Luma from which on light has lost some, and all, of its colour."""
+RUDDY = (0.6, -0.2, -0.8)
+"""How much less, in shares of the logarithm, red, green and blue fall than the luma of skin that
+was overexposed: it would turn grey."""
 
 
 class Features(NamedTuple):
@@ -155,17 +164,21 @@ class Overlay(nn.Module):
         fine, wide = (
             lines.exp().clamp(self.LEAST, self.MOST) for lines in (looks.fine, looks.wide)
         )
-        shades, across = looks.shades.exp(), portrait.shape[-1]
+        shades, across, shown = looks.shades.exp(), portrait.shape[-1], light
         light = (lightest + reinforced(light - lightest, wide)) * shades
+        older = looks.older[:, None, None, None]
+        hue = older * looks.warm * ruddiness(shown)
+        light = light * (-dimmed(shown, light) * hue).exp()
         light, strands = greyed(light, looks.grey, looks.white)
         smooth = 2 * light - 1
-        detail = enlarged(shades, across) * reinforced(detail, enlarged(fine * strands, across))
+        stronger = reinforced(detail / 2, enlarged(fine * strands, across))
+        detail = 2 * enlarged(shades, across) * stronger
         lines = resized(looks.lines, across).exp().clamp(self.LEAST, self.MOST)
         changed = enlarged(smooth, across) + detail
         skin = enlarged(2 * (looks.skin.exp() - self.atlas.OFFSET).clamp(max=1) - 1, across)
         changed = changed + enlarged(looks.beard, across) * (skin - changed)
-        changed = (changed + 1) * lines - 1
-        most = self.RELIT + (self.RELIT_OLDER - self.RELIT) * looks.older[:, None, None, None]
+        changed = (changed + 1) * lines ** (1 - enlarged(hue, across)) - 1
+        most = self.RELIT + (self.RELIT_OLDER - self.RELIT) * older
         return laid_along(changed, looks.flow, "bicubic"), looks.flow, most
 
     def _parted(self, picture: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -175,7 +188,25 @@ class Overlay(nn.Module):
 
 
 def reinforced(lines: Tensor, times: Tensor) -> Tensor:
-    """Lines (N, 3, S, S) made stronger or weaker; their colour grows no stronger: it is noise."""
+    """Lines (N, 3, S, S) of light of 0 to 1 made stronger or weaker.
+
+    Their colour grows no stronger: it is noise.
+    """
     grey, weaker = luma(lines), times.clamp(max=1)
-    bright = weaker + BRIGHT_SIDES * (times - weaker)
-    return torch.where(grey > 0, bright, times) * grey + weaker * (lines - grey)
+    stronger = (times - weaker) / (1 + (grey / STRONG).square())
+    times = weaker + torch.where(grey > 0, BRIGHT_SIDES * stronger, stronger)
+    return times * grey + weaker * (lines - grey)
+
+
+def ruddiness(light: Tensor) -> Tensor:
+    """(N, 3, S, S), how much less each colour of light (N, 3, S, S), 0 to 1, falls than its luma,
+    in shares of the logarithm."""
+    least, most = OVEREXPOSED
+    lost = ((luma(light) - least) / (most - least)).clamp(0, 1)
+    return lost * constant(RUDDY, light)[:, None, None]
+
+
+def dimmed(before: Tensor, after: Tensor) -> Tensor:
+    """(N, 1, S, S), the logarithm of how much darker light (N, 3, S, S) got; 0 where brighter."""
+    before, after = (luma(light).clamp(min=NOISE) for light in (before, after))
+    return (after / before).clamp(max=1).log()

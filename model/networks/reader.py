@@ -1,4 +1,4 @@
-"""The network that reads a portrait: where its face and hair lie, and whom it shows."""
+"""The network that reads a portrait: where its face, hair and glasses lie, and whom it shows."""
 
 from typing import NamedTuple, Self
 
@@ -21,20 +21,24 @@ class Reading(NamedTuple):
     """(N, 1, SIDE/2, SIDE/2) logits of hair"""
     shortfall: Tensor
     """(N, clusters): by how many clusters it stays too old on the way to each"""
+    eyeglasses: Tensor
+    """(N, 1, SIDE/2, SIDE/2) logits of eyeglasses and what is seen through them"""
 
     def packed(self, side: int) -> Tensor:
-        """As channels of a picture (N, 6 + people + clusters, side, side), for any side."""
+        """As channels of a picture (N, 10 + people + clusters, side, side), for any side."""
         told = torch.cat([self.people, self.shortfall], 1)
         told = told[:, :, None, None].expand(-1, -1, side, side)
-        hair = functional.pixel_unshuffle(resized(self.hair, 2 * side), 2)
-        return torch.cat([resized(self.place, side), hair, told], 1)
+        seen = torch.cat([self.hair, self.eyeglasses], 1)
+        seen = functional.pixel_unshuffle(resized(seen, 2 * side), 2)
+        return torch.cat([resized(self.place, side), seen, told], 1)
 
     @classmethod
     def unpacked(cls, channels: Tensor, clusters: int) -> Self:
-        """What was packed; places and hair as large as they lay there."""
-        hair = functional.pixel_shuffle(channels[:, 2:6], 2)
-        told = channels[:, 6:].mean((2, 3))
-        return cls(channels[:, :2], told[:, :-clusters], hair, told[:, -clusters:])
+        """What was packed; places, hair and eyeglasses as large as they lay there."""
+        hair, eyeglasses = functional.pixel_shuffle(channels[:, 2:10], 2).chunk(2, 1)
+        told = channels[:, 10:].mean((2, 3))
+        people, shortfall = told[:, :-clusters], told[:, -clusters:]
+        return cls(channels[:, :2], people, hair, shortfall, eyeglasses)
 
 
 class Reader(nn.Module):
@@ -42,14 +46,17 @@ class Reader(nn.Module):
 
     A residual network whose blocks begin as the identity (Zhang et al. 2019).
     Faces differ in few ways, so their places are a linear function of SHAPES numbers, as in the
-    active shape models of Cootes et al. (1995), but learned. Hair is found as by a U-Net. How far
-    a portrait falls short is a linear function of what people are told by, and of who they are.
+    active shape models of Cootes et al. (1995), but learned. Hair and eyeglasses are found as by a
+    U-Net; one that was not taught of eyeglasses sees none. How far a portrait falls short is a
+    linear function of what people are told by, and of who they are.
     """
 
     SIDE = 64
     SHAPES = 32
     GAIN = 0.03
     """How far places lie from those of the mean face, about."""
+    RARE = -6.0
+    """Logit of eyeglasses at first."""
 
     def __init__(self, people: int, clusters: int, width: int = 32) -> None:
         super().__init__()
@@ -72,14 +79,10 @@ class Reader(nn.Module):
             for parameter in self.shortfall.parameters():
                 parameter.zero_()
         self.normalise = PixelNorm()
-        self.hair = nn.ModuleList(
-            [
-                nn.Conv2d(4 * width, 2 * width, 1),
-                nn.Conv2d(2 * width, width, 3, padding=1),
-                nn.Conv2d(width, width, 3, padding=1),
-                nn.Conv2d(width, 1, 1),
-            ]
-        )
+        self.hair, self.eyeglasses = _upward(width), _upward(width)
+        *_, last = self.eyeglasses.parameters()
+        with torch.no_grad():
+            last.fill_(self.RARE)
 
     def forward(self, image: Tensor, kept: Tensor | None = None) -> Reading:
         """`kept` (N, pooled) are factors on what people are told by: a dropout's (Hinton 2012)."""
@@ -89,9 +92,10 @@ class Reader(nn.Module):
         last = self.normalise(self.blocks[2](self.down[2](_activated(eighth))))
         place = self.GAIN * self.places(self.shape(last.flatten(1)))
         told = torch.cat([last.mean((2, 3)), eighth.mean((2, 3))], 1)
-        hair = _doubled(self.hair[0](eighth + _doubled(last))) + quarter
-        hair = _doubled(self.hair[1](_activated(hair))) + half
-        hair = self.hair[3](_activated(self.hair[2](_activated(hair))))
+        hair, eyeglasses = (
+            _found(path, half, quarter, eighth + _doubled(last))
+            for path in (self.hair, self.eyeglasses)
+        )
         people = self.people(told if kept is None else told * kept)
         # What falls short is no view of theirs, and teaches nothing of them.
         known = torch.cat([told, people.softmax(1)], 1).detach()
@@ -100,6 +104,7 @@ class Reader(nn.Module):
             people,
             hair,
             self.shortfall(known),
+            eyeglasses,
         )
 
 
@@ -117,6 +122,25 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.second(_activated(self.first(_activated(self.normalise(x)))))
+
+
+def _upward(width: int) -> nn.ModuleList:
+    """The convolutions of a U-Net's way up to half of SIDE."""
+    return nn.ModuleList(
+        [
+            nn.Conv2d(4 * width, 2 * width, 1),
+            nn.Conv2d(2 * width, width, 3, padding=1),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.Conv2d(width, 1, 1),
+        ]
+    )
+
+
+def _found(path: nn.ModuleList, half: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:
+    """Logits of what a way up finds."""
+    x = _doubled(path[0](eighth)) + quarter
+    x = _doubled(path[1](_activated(x))) + half
+    return path[3](_activated(path[2](_activated(x))))
 
 
 def _activated(x: Tensor) -> Tensor:

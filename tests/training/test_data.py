@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.config import FitConfig
-from training.data import DataError, PortraitSet, masked, open_prepared, split_rows
+from training.data import SHARES, DataError, PortraitSet, masked, open_prepared, split_rows
 
 CPU = torch.device("cpu")
 
@@ -135,21 +135,23 @@ def test_the_same_generator_draws_the_same_batch(prepared, config):
     torch.testing.assert_close(first.real, second.real)
 
 
-def test_hair_is_drawn_with_its_portraits_once_it_is_loaded(prepared, config):
+@pytest.mark.parametrize("name", SHARES)
+def test_shares_are_drawn_with_their_portraits_once_they_are_loaded(prepared, config, name):
     hair = np.zeros(prepared.kept.shape, np.uint8)
     hair[:, :8, :16] = 255 * (np.arange(len(hair))[:, None, None] % 2)
     portraits = PortraitSet(
-        dataclasses.replace(prepared, hair=hair),
+        dataclasses.replace(prepared, **{name: hair}),
         dataclasses.replace(config, resolution=16),
         split_rows(prepared, 3)[0],
         CPU,
     )
     generator = torch.Generator().manual_seed(0)
-    assert portraits.draw(4, generator).hair is None
-    portraits.load_hair()
+    assert getattr(portraits.draw(4, generator), name) is None
+    portraits.load_shares()
     batch = portraits.draw(32, generator)
-    assert batch.hair.shape == (32, 1, 16, 16)
-    for share, image in zip(batch.hair, batch.real, strict=True):
+    shares = getattr(batch, name)
+    assert shares.shape == (32, 1, 16, 16)
+    for share, image in zip(shares, batch.real, strict=True):
         place = next(
             i for i, own in enumerate(portraits.portraits(torch.arange(len(portraits))))
             if torch.equal(own, image) or torch.equal(own.flip(-1), image)
@@ -159,14 +161,16 @@ def test_hair_is_drawn_with_its_portraits_once_it_is_loaded(prepared, config):
         wanted[:4, :8] = portraits.rows[place].index % 2
         torch.testing.assert_close(share[0], wanted.flip(-1) if flipped else wanted)
     part = batch.part(1, 4)
-    torch.testing.assert_close(part.hair, batch.hair[1::4])
+    torch.testing.assert_close(getattr(part, name), shares[1::4])
     torch.testing.assert_close(part.shown, batch.shown[1::4])
 
 
-def test_a_set_without_hair_draws_none(prepared, config):
+def test_a_set_that_does_not_say_where_hair_is_draws_none(prepared, config):
     portraits = PortraitSet(prepared, config, split_rows(prepared, 3)[0], CPU)
-    portraits.load_hair()
-    assert portraits.draw(2, torch.Generator().manual_seed(0)).hair is None
+    portraits.load_shares()
+    batch = portraits.draw(2, torch.Generator().manual_seed(0))
+    assert batch.hair is None
+    assert batch.eyeglasses is None
 
 
 def test_a_neutral_draw_still_says_whose_portrait_it_is(prepared, config):

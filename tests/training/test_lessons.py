@@ -6,6 +6,7 @@ import torch
 import training.lessons
 from model.networks.reader import Reader, Reading
 from tests.training.test_shapes import face
+from training.data import SHARES
 from training.draws import Draws
 from training.lessons import Lesson, alike, misread
 from training.shapes import bending_flow
@@ -15,7 +16,8 @@ SIDE = 64
 
 @pytest.fixture
 def lesson():
-    """Six grey portraits with a white dot at each of a few landmarks, and hair on the left."""
+    """Six grey portraits with a white dot at each of a few landmarks, hair on the left and
+    eyeglasses on the right."""
     landmarks = face(0.9)[None].repeat(6, 1, 1) + 0.02 * torch.arange(6.0).view(6, 1, 1) - 0.05
     image = torch.zeros(6, 3, SIDE, SIDE)
     for picture, points in zip(image, landmarks, strict=True):
@@ -23,7 +25,7 @@ def lesson():
             picture[:, int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2] = 1
     hair = torch.zeros(6, 1, SIDE, SIDE)
     hair[..., : SIDE // 2] = 1
-    return Lesson(image, landmarks, torch.eye(6), hair)
+    return Lesson(image, landmarks, torch.eye(6), hair, 1 - hair)
 
 
 def draws(step=0, count=6):
@@ -51,13 +53,14 @@ def test_landmarks_move_with_what_they_lie_on(lesson, monkeypatch):
     assert max(moved) > 0.03
 
 
-def test_hair_moves_too_and_stays_a_share(lesson):
+def test_shares_move_too_and_stay_shares(lesson):
     view = lesson.viewed(draws())
     assert 0 <= view.hair.min() < view.hair.max() <= 1
     assert (view.hair != lesson.hair).any()
     left, right = view.hair[..., : SIDE // 2 - 8], view.hair[..., SIDE // 2 + 8 :]
     assert left.mean() > 0.9
     assert right.mean() < 0.1
+    torch.testing.assert_close(view.eyeglasses, 1 - view.hair)
 
 
 def test_views_are_of_all_kinds_of_light(lesson):
@@ -97,7 +100,7 @@ def known(lesson, mean):
     hair = torch.full((6, 1, 32, 32), -100.0)
     hair[..., :16] = 100
     people = 100 * lesson.people
-    return Reading(places, people, hair, torch.zeros(6, 3))
+    return Reading(places, people, hair, torch.zeros(6, 3), -hair)
 
 
 def test_who_reads_rightly_loses_nothing(lesson):
@@ -105,33 +108,35 @@ def test_who_reads_rightly_loses_nothing(lesson):
     reader = Knows(known(lesson, mean))
     loss, parts = misread(reader, lesson, mean, draws())
     assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert set(parts) == {"place_error", "shown", "hair"}
+    assert set(parts) == {"place_error", "shown", "hair", "eyeglasses"}
     assert reader.kept.max().item() == pytest.approx(2)
     assert reader.kept.min() == 0
 
 
-@pytest.mark.parametrize("part", ["place", "people", "hair"])
+@pytest.mark.parametrize("part", ["place", "people", "hair", "eyeglasses"])
 def test_each_part_misread_costs(lesson, part):
     mean = face(0.9)
     right = known(lesson, mean)
     wrong = right._replace(**{part: torch.zeros_like(getattr(right, part))})
     loss, parts = misread(Knows(wrong), lesson, mean, draws())
     assert loss > 0.3
-    name = {"place": "place_error", "people": "shown", "hair": "hair"}[part]
+    name = {"place": "place_error", "people": "shown"}.get(part, part)
     assert parts[name] > 0.5
     assert sum(value > 1e-6 for value in parts.values()) == 1
 
 
-def test_portraits_without_landmarks_or_hair_teach_the_rest(lesson):
+@pytest.mark.parametrize("name", SHARES)
+def test_portraits_without_landmarks_or_shares_teach_the_rest(lesson, name):
     mean = face(0.9)
-    blind = replace(lesson, landmarks=torch.full((6, 68, 2), torch.nan), hair=None)
+    blind = replace(lesson, landmarks=torch.full((6, 68, 2), torch.nan), **{name: None})
     right = known(lesson, mean)
     loss, parts = misread(Knows(right), blind, mean, draws())
     assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert "hair" not in parts
+    assert name not in parts
+    assert set(parts) > set(SHARES) - {name}
     view = blind.viewed(draws())
     assert view.landmarks.isnan().all()
-    assert view.hair is None
+    assert getattr(view, name) is None
 
 
 def test_a_reader_learns_what_it_is_taught(lesson):

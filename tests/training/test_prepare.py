@@ -339,8 +339,14 @@ def test_glasses_are_noted_of_each_portrait(tmp_path):
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     report = prepare(folder, tmp_path / "set", PARSER, PrepareConfig(aligned=True))
     assert report["glasses"] == 1
-    worn = {row.file: row.glasses for row in open_prepared(tmp_path / "set").rows}
+    prepared = open_prepared(tmp_path / "set")
+    worn = {row.file: row.glasses for row in prepared.rows}
     assert worn == {"bare.png": False, "worn.png": True}
+    where = {row.file: prepared.eyeglasses[row.index] > 200 for row in prepared.rows}
+    assert where["bare.png"].mean() < 0.004 < where["worn.png"].mean()
+    down, across = np.nonzero(where["worn.png"])
+    assert 35 < down.min() <= down.max() < 80
+    assert 20 < across.min() <= across.max() < 110
 
 
 def test_hair_is_noted_where_it_is(finished):

@@ -230,7 +230,7 @@ def haired(empty, prepared):
     """Hair over the brows, darker by a tenth with every cluster than the face, which is as lit."""
     hair = np.zeros(prepared.kept.shape, np.uint8)
     hair[:, :8] = 255
-    empty._hair_of_set = hair
+    empty._set = dataclasses.replace(empty._set, hair=hair)
 
     def light(cluster, group, place):
         given = grey() * (0.6 + 0.1 * (place % 5))
@@ -289,7 +289,7 @@ def test_hair_goes_as_grey_as_it_is_seen_to_be_and_more(haired):
 def test_little_hair_says_nothing_of_its_colour(haired):
     expected = prototypes(haired).hair
     bald = int(torch.nonzero(haired.clusters == 3)[0])
-    haired._hair_of_set[haired.rows[bald].index] = 0
+    haired._set.hair[haired.rows[bald].index] = 0
     haired.images[bald, :, :8] = 255
     torch.testing.assert_close(prototypes(haired).hair, expected, atol=0.06, rtol=0)
 

@@ -479,11 +479,12 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         asked = squared_error(atlas.asked(latent), wanted)
         people = alike(atlas.groups, atlas.clusters, batch.shown.device)
         people = people[batch.shown * atlas.clusters + batch.source]
-        image, hair = (
-            None if x is None else resized(x, Reader.SIDE) for x in (batch.real, batch.hair)
+        image, hair, eyeglasses = (
+            None if x is None else resized(x, Reader.SIDE)
+            for x in (batch.real, batch.hair, batch.eyeglasses)
         )
         assert image is not None
-        lesson = Lesson(image, batch.landmarks, people, hair).viewed(draws)
+        lesson = Lesson(image, batch.landmarks, people, hair, eyeglasses).viewed(draws)
         reader = self.generator.identity_encoder.reader
         assert reader is not None
         loss, parts = misread(reader, lesson, self.shapes.mean(0), draws)
@@ -529,7 +530,10 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
         assert rendered.flow is not None
         assert batch.landmarks is not None
         assert batch.shown is not None
-        shapes, hair, flow = self.prototypes.shapes, batch.hair, rendered.flow.chunk(2)[1]
+        shapes, flow = self.prototypes.shapes, rendered.flow.chunk(2)[1]
+        hair, eyeglasses = (
+            None if x is None else laid_along(x, flow) for x in (batch.hair, batch.eyeglasses)
+        )
         bent = laid_along(batch.real, flow)
         seen = batch.landmarks.isfinite().all(dim=(1, 2))
         places = batch.landmarks + shapes[batch.target] - shapes[batch.source]
@@ -541,8 +545,9 @@ class LifespanRecipe(Recipe[LifespanConfig, LifespanGenerator, Discriminator]):
             batch.target,
             batch.shown,
             self.config.look_strength,
-            None if hair is None else laid_along(hair, flow),
+            hair,
             self.config.line_strength,
+            eyeglasses,
         )
         under = rendered.bent.chunk(2)[1]
         return torch.where(seen[:, None, None, None], taught, under), seen

@@ -34,7 +34,8 @@ def looks(atlas, light, cluster, target, place=None, hair=None, short=(0.0, 0.0,
     people[0, cluster] = 100.0
     place = torch.zeros(1, 2, 16, 16) if place is None else place
     hair = torch.full((1, 1, 32, 32), -100.0) if hair is None else hair
-    reading = Reading(place, people, hair, torch.tensor([short]))
+    bare = torch.full((1, 1, 32, 32), -100.0)
+    reading = Reading(place, people, hair, torch.tensor([short]), bare)
     return atlas.looks(torch.zeros(1, 8), reading, light)
 
 
@@ -75,6 +76,31 @@ def test_a_portrait_in_black_and_white_gets_no_colours(atlas, tint, share):
     grey = 0.3 * LUMA[0]
     wanted = grey + share * (red - grey)
     torch.testing.assert_close(shades[0, :, 20, 20], wanted, atol=3e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("tint", "share"), [(0.0, 0.0), (0.1, 1.0)])
+def test_skin_under_a_beard_is_grey_in_a_portrait_in_black_and_white(atlas, tint, share):
+    red = torch.tensor([0.3, 0.0, 0.0])
+    atlas.means.view(6, 3, SIDE, SIDE)[:, :, *SPOT] = red[:, None, None]
+    way = torch.tensor([1.0, 0.0, -1.0])
+    colour = (torch.tensor(0.35).log() + tint * way).exp() - Atlas.OFFSET
+    plain = colour.view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE)
+    skin = looks(atlas, plain, 0, [0.0, 0.0, 1.0]).skin[0]
+    found = skin[:, 44, 32] - skin[:, 20, 20]
+    grey = 0.3 * LUMA[0]
+    torch.testing.assert_close(found, grey + share * (red - grey), atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("red", "blue", "warmth"),
+    [(0.1, -0.1, 1.0), (0.0, 0.0, 0.0), (0.05, 0.1, 0.5), (-0.1, 0.1, 0)],
+)
+def test_skin_in_shadow_is_red_but_in_portraits_that_are_blue_or_grey(atlas, red, blue, warmth):
+    light = (torch.tensor([red, 0.0, blue]) - 0.8).exp() - Atlas.OFFSET
+    light = light.view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE)
+    found = looks(atlas, light, 0, [0.0, 0.0, 1.0]).warm
+    assert found.shape == (1, 1, 1, 1)
+    assert found.item() == pytest.approx(warmth, abs=0.15)
 
 
 def test_mean_faces_change_nothing_behind_a_head(atlas):
@@ -142,7 +168,7 @@ def test_a_reading_counts_as_surer_than_it_is(atlas):
     people = torch.full((1, 6), -100.0)
     people[0, :2] = torch.tensor([0.25, 0.75]).log()
     hair = torch.full((1, 1, 32, 32), -100.0)
-    reading = Reading(torch.zeros(1, 2, 16, 16), people, hair, torch.zeros(1, 3))
+    reading = Reading(torch.zeros(1, 2, 16, 16), people, hair, torch.zeros(1, 3), hair)
     light = torch.full((1, 3, SIDE, SIDE), 0.4)
     shades = atlas.looks(torch.zeros(1, 8), reading, light).shades
     young, old = 0.25**Atlas.SURENESS, 0.75**Atlas.SURENESS
@@ -150,9 +176,8 @@ def test_a_reading_counts_as_surer_than_it_is(atlas):
 
 
 def test_an_atlas_learns_what_a_latent_asks_for(atlas):
-    reading = Reading(
-        torch.zeros(2, 2, 4, 4), torch.rand(2, 6), torch.rand(2, 1, 8, 8), torch.rand(2, 3)
-    )
+    place, hair, eyeglasses = torch.zeros(2, 2, 4, 4), *torch.rand(2, 2, 1, 8, 8)
+    reading = Reading(place, torch.rand(2, 6), hair, torch.rand(2, 3), eyeglasses)
     for faces in atlas.buffers():
         faces.normal_()
     looks = atlas.looks(torch.rand(2, 8), reading, torch.rand(2, 3, 16, 16))

@@ -6,10 +6,13 @@ import torch
 from model.networks.departure import (
     BEARD,
     BRIGHTER,
+    CHROMA,
     DARKER,
     FEATURE,
     LARGE,
     PALER,
+    SHADE,
+    SHADED,
     TINT,
     TINTED,
     bounded,
@@ -140,6 +143,10 @@ def test_large_departures_bright_ones_and_those_of_colour_count_less():
     red = torch.tensor([0.2, -0.1019, 0.0])[:, None, None]  # of no luma
     torch.testing.assert_close(own(red), 0.3 * red.flatten(), atol=1e-3, rtol=0)
     assert own(9 * red).abs().max() <= 0.3 * TINT + 0.01
+    for dark, share in ((SHADE, (CHROMA + SHADED) / 2), (3 * SHADE, 0.25 * CHROMA + 0.75 * SHADED)):
+        dim = LARGE * math.atanh(dark / LARGE)  # so that `dark` of it counts
+        found = own(red / 2 - dim) + dark
+        torch.testing.assert_close(found, share * red.flatten() / 2, atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(("darker", "beard"), [(2 * BEARD, 1.0), (0.0, 0.5), (-2 * BEARD, 0.0)])

@@ -7,7 +7,7 @@ import torch
 from model.networks.atlas import Atlas
 from model.networks.greying import WHITE
 from model.networks.lifespan import LifespanGenerator, LifespanShape
-from model.networks.overlay import BRIGHT_SIDES, Overlay
+from model.networks.overlay import BRIGHT_SIDES, OVEREXPOSED, RUDDY, STRONG, Overlay, ruddiness
 from model.networks.reader import Reader
 
 SHAPE = LifespanShape(4, 12, 8, overlay=True, detail=2, softness=2, prototypes=(2, 3))
@@ -26,10 +26,11 @@ def shades(values):
 def sure(generator, group, cluster, target):
     """Has someone of `group` and `cluster` read from portraits, without hair, `target` asked."""
     reader, asked = generator.identity_encoder.reader, generator.decoder.overlay.atlas.asked
-    for layer in (reader.people, reader.places, reader.hair[3], asked):
+    for layer in (reader.people, reader.places, reader.hair[3], reader.eyeglasses[3], asked):
         layer.weight.zero_()
         layer.bias.zero_()
     reader.hair[3].bias.fill_(-100.0)
+    reader.eyeglasses[3].bias.fill_(-100.0)
     reader.people.bias[group * 3 + cluster] = 100.0
     asked.bias.copy_(torch.as_tensor(target))
 
@@ -107,9 +108,9 @@ def test_lines_grow_stronger_within_limits_and_flat_skin_stays(generator, atlas)
         maps[2, 3] = torch.tensor(strength).log()
         atlas.faces.copy_(maps.flatten(1))
         torch.testing.assert_close(changed(generator, flat), flat, atol=1e-5, rtol=0)
-        bright = factor if factor < 1 else 1 + BRIGHT_SIDES * (factor - 1)
+        more = max(factor - 1, 0) / (1 + (0.05 / STRONG) ** 2)
         found, lines = changed(generator, stripes) - flat, stripes - flat
-        wanted = torch.where(lines > 0, bright, factor) * lines
+        wanted = min(factor, 1) * lines + torch.where(lines > 0, BRIGHT_SIDES, 1.0) * more * lines
         torch.testing.assert_close(found, wanted, atol=1e-4, rtol=0)
 
 
@@ -120,7 +121,11 @@ def test_colour_in_lines_is_noise_that_grows_no_stronger(generator, atlas):
     image = specks[None, :, None].expand(1, 3, SIDE, SIDE)
     luma = 0.1 * 0.299
     # Half of them are bright.
-    for strength, grey, colour in ((1.5, 1.25 + BRIGHT_SIDES / 4, 1.0), (0.5, 0.5, 0.5)):
+    more = 1 / (1 + (luma / 2 / STRONG) ** 2)
+    for strength, grey, colour in (
+        (1.5, 1 + (0.25 + BRIGHT_SIDES / 4) * more, 1.0),
+        (0.5, 0.5, 0.5),
+    ):
         maps[2, 3] = torch.tensor(strength).log()
         atlas.faces.copy_(maps.flatten(1))
         found = changed(generator, image)[0, :, SIDE // 2].abs().mean(1)
@@ -144,9 +149,59 @@ def test_wide_lines_grow_stronger_too(generator, atlas):
     maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
     maps[2, 4] = torch.tensor(1.8).log()
     atlas.faces.copy_(maps.flatten(1))
-    waves = 0.2 * torch.sin(torch.arange(SIDE) * 2 * torch.pi / 16).expand(1, 3, SIDE, SIDE)
+    waves = 0.04 * torch.sin(torch.arange(SIDE) * 2 * torch.pi / 16).expand(1, 3, SIDE, SIDE)
     found = changed(generator, waves).std() / waves.std()
     assert 1.1 < found < 1 + 0.8 * (1 + BRIGHT_SIDES) / 2
+
+
+def test_strong_lines_grow_little_stronger_but_fade_alike(generator, atlas):
+    sure(generator, 0, 0, [0.0, 0.0, 1.0])
+    maps = torch.zeros(6, 5, Atlas.SIDE, Atlas.SIDE)
+    stripes = torch.tensor([1.0, -1.0]).repeat(SIDE // 2).expand(1, 3, SIDE, SIDE)
+    for strength, faint, strong in ((1.8, 1.6, 1.02), (0.5, 0.5, 0.5)):
+        maps[2, 3] = torch.tensor(strength).log()
+        atlas.faces.copy_(maps.flatten(1))
+        for height, wanted in ((0.01, faint), (0.6, strong)):
+            found = changed(generator, height * stripes)[..., 4:-4].std() / (height * stripes).std()
+            assert found == pytest.approx(wanted, abs=0.06)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_nothing_is_done_to_what_is_seen_through_eyeglasses(generator, atlas, behind):
+    sure(generator, 1, 2, [1.0, 0.0, 0.0])
+    atlas.faces.zero_()
+    atlas.own.fill_(1.0)
+    atlas.fades[5] = 0.6
+    image = torch.full((1, 3, SIDE, SIDE), -0.2)
+    image[..., 14:18, 8:24] = -0.7
+    with torch.no_grad():
+        generator.identity_encoder.reader.eyeglasses[3].bias.fill_(100.0 if behind else -100.0)
+    found = light(changed(generator, image))
+    if behind:
+        torch.testing.assert_close(found, light(image), atol=1e-4, rtol=0)
+    else:
+        assert found[..., 15:17, 12:20].mean() > 0.2  # of 0.15
+
+
+@pytest.mark.parametrize(("grey", "lost"), [(0.96, 1.0), (0.85, 0.5), (0.6, 0.0)])
+def test_overexposed_skin_gets_its_colour_as_it_darkens(generator, atlas, grey, lost):
+    sure(generator, 1, 0, [0.0, 0.0, 1.0])
+    image = (
+        2 * grey * torch.tensor([1.04, 0.99, 0.95]).view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE) - 1
+    )
+    atlas.faces.copy_(-shades([0.0, 0.1, 0.3, 0.0, 0.2, 0.5]))
+    atlas.means.copy_(20 * atlas.faces[:, : 3 * Atlas.SIDE**2])
+    ratio = (light(changed(generator, image)) / light(image)).log()[0, :, 16, 16]
+    coloured = min(torch.tensor([1.04, 0.99, 0.95]).log().abs().mean().item() / 0.03, 1)
+    wanted = -0.5 * (1 - lost * coloured * torch.tensor(RUDDY))
+    torch.testing.assert_close(ratio, wanted, atol=0.03, rtol=0)
+
+
+def test_what_was_overexposed_is_told_by_its_luma():
+    greys = torch.tensor([0.2, OVEREXPOSED[0], sum(OVEREXPOSED) / 2, OVEREXPOSED[1], 1.0])
+    found = ruddiness(greys.view(5, 1, 1, 1).expand(5, 3, 1, 1))[..., 0, 0]
+    wanted = torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0])[:, None] * torch.tensor(RUDDY)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
 def test_a_place_says_where_in_the_mean_face_a_pixel_lies(generator, atlas):

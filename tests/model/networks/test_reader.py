@@ -16,6 +16,7 @@ def test_a_portrait_is_read(reader):
     assert reading.people.shape == (3, 6)
     assert reading.hair.shape == (3, 1, 32, 32)
     assert reading.shortfall.shape == (3, 3)
+    assert reading.eyeglasses.shape == (3, 1, 32, 32)
 
 
 def test_every_part_of_a_reading_comes_of_the_portrait(reader):
@@ -39,7 +40,7 @@ def test_a_reading_is_packed_into_channels_and_back(reader):
     torch.nn.init.normal_(reader.shortfall.weight)
     reading = reader(torch.rand(2, 3, 64, 64))
     channels = reading.packed(16)
-    assert channels.shape == (2, 15, 16, 16)
+    assert channels.shape == (2, 19, 16, 16)
     for before, after in zip(reading, Reading.unpacked(channels, 3), strict=True):
         torch.testing.assert_close(after, before)
 
@@ -61,9 +62,20 @@ def test_a_reading_fits_any_side(reader, side):
         torch.rand(1, 6),
         torch.ones(1, 1, 32, 32),
         torch.rand(1, 3),
+        -torch.ones(1, 1, 32, 32),
     )
     back = Reading.unpacked(reading.packed(side), 3)
     torch.testing.assert_close(back.place, torch.full((1, 2, side, side), 0.3))
     torch.testing.assert_close(back.people, reading.people)
     torch.testing.assert_close(back.shortfall, reading.shortfall)
     torch.testing.assert_close(back.hair, torch.ones(1, 1, 2 * side, 2 * side))
+    torch.testing.assert_close(back.eyeglasses, -torch.ones(1, 1, 2 * side, 2 * side))
+
+
+def test_eyeglasses_are_seen_by_who_was_taught_of_them(reader):
+    image = torch.rand(2, 3, 64, 64)
+    untaught = reader(image).eyeglasses.sigmoid()
+    assert untaught.max() < 0.01
+    (reader(image).eyeglasses - image[:, :1, ::2, ::2]).square().mean().backward()
+    moved = {name for name, parameter in reader.named_parameters() if parameter.grad is not None}
+    assert {"eyeglasses.3.weight", "eyeglasses.3.bias"} <= moved

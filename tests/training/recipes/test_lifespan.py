@@ -451,7 +451,8 @@ class Marked(nn.Module):
         red, green, _ = image.mean((2, 3)).unbind(1)
         shares = (1 - (green[:, None] - torch.arange(6)).abs()).clamp(min=1e-9)
         people = (shares / 2).log().repeat(1, 2)
-        return Reading(image[:, :2], people, image[:, :1], self.shortfall(red[:, None]))
+        hair = image[:, :1]
+        return Reading(image[:, :2], people, hair, self.shortfall(red[:, None]), hair)
 
 
 def marked(red, green):
