@@ -236,8 +236,6 @@ GROUND = 0.03
 """How far from grey, in light of 0 to 1, what lies behind a head may be."""
 COLOURED = 0.03
 """Mean distance of a cheek's log colours from their luma from which on a portrait has colours."""
-
-
 COLD = 0.1
 """How much bluer than red cheeks are, in logarithms, from which on a portrait is a blue one."""
 

@@ -80,9 +80,9 @@ class Reader(nn.Module):
                 parameter.zero_()
         self.normalise = PixelNorm()
         self.hair, self.eyeglasses = _upward(width), _upward(width)
-        *_, last = self.eyeglasses.parameters()
+        *_, bias = self.eyeglasses.parameters()
         with torch.no_grad():
-            last.fill_(self.RARE)
+            bias.fill_(self.RARE)
 
     def forward(self, image: Tensor, kept: Tensor | None = None) -> Reading:
         """`kept` (N, pooled) are factors on what people are told by: a dropout's (Hinton 2012)."""
