@@ -42,7 +42,7 @@ def reader() -> Callable[[], object]:
     def read() -> object:
         pixels = np.asarray(Image.open(io.BytesIO(buffer.getvalue())).convert("RGB"))
         portrait = cut_portrait(pixels, alignment, answering, REMOVED)
-        return mask_portrait(portrait.pixels, portrait.kept)
+        return mask_portrait(portrait.pixels, portrait.levels)
 
     return read
 

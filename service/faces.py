@@ -55,11 +55,6 @@ class CutPortrait:
     kept: NDArray[np.uint8]
     alignment: Alignment
 
-    @property
-    def alpha(self) -> NDArray[np.float32]:
-        """`kept` from 0 to 1."""
-        return self.kept.astype(np.float32) / np.float32(255)
-
 
 @dataclass(frozen=True, eq=False)
 class Face:

@@ -293,7 +293,7 @@ class Predictor:
     def masked_portrait(self, face: Face, model: Model) -> Pixels:
         """What `model` sees of a face, (R, R, 3). Raises FaceCutForAnotherModel."""
         cut = self._cut_of(face, model)
-        return mask_portrait(cut.pixels, cut.alpha, model.manifest.portrait.background)
+        return mask_portrait(cut.pixels, cut.kept, model.manifest.portrait.background)
 
     def alignment(self, face: Face, model: Model) -> Alignment:
         """Where the model's portrait lies in the photo. Raises FaceCutForAnotherModel."""
@@ -504,8 +504,7 @@ class Predictor:
                 alignment = align(landmarks, geometry)
             check_size(alignment, self._settings.min_face_px)
             portrait = cut_portrait(photo, alignment, self._parser, cut.portrait.removed)
-            kept = np.rint(portrait.kept * 255).astype(np.uint8)
-            portraits[cut.key] = CutPortrait(portrait.pixels, kept, alignment)
+            portraits[cut.key] = CutPortrait(portrait.pixels, portrait.levels, alignment)
         return Face(
             portraits,
             width,

@@ -49,7 +49,7 @@ class Sitter:
             geometry = Geometry(manifest.resolution, manifest.portrait.scale)
             alignment = align(self.landmarks, geometry)
         cut = cut_portrait(self.pixels, alignment, parser, manifest.portrait.removed)
-        return mask_portrait(cut.pixels, cut.kept, manifest.portrait.background)
+        return mask_portrait(cut.pixels, cut.levels, manifest.portrait.background)
 
 
 @dataclass(frozen=True, eq=False)

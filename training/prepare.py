@@ -132,7 +132,7 @@ class Cutter:
         )
         return Cut(
             portrait.pixels,
-            np.rint(portrait.kept * 255).astype(np.uint8),
+            portrait.levels,
             np.array(shares["eyeglasses"].mean() > GLASSES, np.uint8),
             hair,
             eyeglasses,

@@ -47,8 +47,7 @@ class Ageing:
         photo = read_photo(data).pixels
         alignment = Alignment.of_aligned(photo.shape[1], photo.shape[0], manifest.resolution)
         cut = cut_portrait(photo, alignment, self._parser, manifest.portrait.removed)
-        kept = np.rint(cut.kept * 255).astype(np.float32) / np.float32(255)
-        return mask_portrait(cut.pixels, kept, manifest.portrait.background)
+        return mask_portrait(cut.pixels, cut.levels, manifest.portrait.background)
 
     def run(self, portraits: Sequence[Pixels], targets: Sequence[str]) -> Pixels:
         """Portraits, each at its target -> pictures (N, R, R, 3)."""

@@ -129,11 +129,13 @@ class Parser:
 
 @gated
 def mask_portrait(
-    portrait: NDArray[np.uint8], kept: NDArray[np.float32], background: int = BACKGROUND
+    portrait: NDArray[np.uint8], kept: NDArray[np.uint8], background: int = BACKGROUND
 ) -> NDArray[np.uint8]:
-    """`portrait` (R, R, 3) over grey: `kept` (R, R), 0 to 1, is how much of it remains."""
-    share = kept[..., None]
-    return np.rint(portrait * share + background * (1 - share)).astype(np.uint8)
+    """`portrait` (R, R, 3) over grey: `kept` (R, R), 255 = all, is how much of it remains."""
+    share = kept[..., None].astype(np.uint16)
+    ground = np.uint16(background) * (255 - share)
+    # Rounded to the nearest: no sum of both lies halfway between two multiples of 255.
+    return ((portrait * share + (ground + np.uint16(127))) // np.uint16(255)).astype(np.uint8)
 
 
 def preview(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -19,6 +19,11 @@ class Portrait:
     kept: NDArray[np.float32]
     alignment: Alignment
 
+    @property
+    def levels(self) -> NDArray[np.uint8]:
+        """`kept` as uint8, 255 = all."""
+        return np.rint(self.kept * 255).astype(np.uint8)
+
 
 def cut_portrait(
     photo: NDArray[np.uint8], alignment: Alignment, parser: Parser, removed: Sequence[str]

@@ -164,9 +164,19 @@ def test_a_missing_graph_is_named(tmp_path: Path) -> None:
 
 def test_masking_blends_towards_grey() -> None:
     portrait = np.full((1, 3, 3), 200, np.uint8)
-    kept = np.array([[0, 0.5, 1]], np.float32)
+    kept = np.array([[0, 128, 255]], np.uint8)
     assert mask_portrait(portrait, kept)[0, :, 0].tolist() == [128, 164, 200]
     assert mask_portrait(portrait, kept, background=0)[0, :, 0].tolist() == [0, 100, 200]
+
+
+@pytest.mark.parametrize("background", [0, 128, 255])
+def test_masked_pixels_are_rounded_to_the_nearest(background: int) -> None:
+    levels = np.arange(256, dtype=np.uint8)
+    portrait = np.broadcast_to(levels[:, None, None], (256, 256, 3))
+    kept = np.broadcast_to(levels, (256, 256))
+    share = kept[..., None] / 255
+    wanted = np.rint(portrait * share + background * (1 - share))
+    np.testing.assert_array_equal(mask_portrait(portrait, kept, background), wanted)
 
 
 def test_the_preview_tells_the_classes_apart() -> None:
