@@ -166,8 +166,8 @@ class Prototypes:
             [3, 2, 1, 1, 3, 1, 3, 3], 1
         )
         light, grey = (bent + 1) / 2, torch.zeros_like(beard)
-        skin, beard = luma(skin) + coloured(lit) * (skin - luma(skin)), beard * (1 - behind(light))
-        skin = skin + shades
+        plain, beard = luma(skin), beard * (1 - behind(light))
+        skin = plain + coloured(lit) * (skin - plain) + shades
         if hair is not None:
             greys, colours = self.greys[group], self.hair.diff(dim=1, prepend=self.hair[:, :1])
             turning = (older & (greys == 0)).float() - younger.float()

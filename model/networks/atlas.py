@@ -172,8 +172,8 @@ class Atlas(nn.Module):
         maps = torch.cat([shades, maps[:, 3:], fade, gone, beard, found.skin, found.light], 1)
         maps = resized(laid_along(maps, reading.place), side)
         shades, contrasts, fade, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
-        tint = coloured(found.light)
-        skin = luma(skin) + tint * (skin - luma(skin)) + shades
+        tint, grey = coloured(found.light), luma(skin)
+        skin = grey + tint * (skin - grey) + shades
         sure, least = self.WORN
         hair_around, worn = (
             resized(functional.max_pool2d(x, 3, 1, 1), side)

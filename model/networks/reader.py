@@ -92,9 +92,9 @@ class Reader(nn.Module):
         last = self.normalise(self.blocks[2](self.down[2](_activated(eighth))))
         place = self.GAIN * self.places(self.shape(last.flatten(1)))
         told = torch.cat([last.mean((2, 3)), eighth.mean((2, 3))], 1)
+        deep = eighth + _doubled(last)
         hair, eyeglasses = (
-            _found(path, half, quarter, eighth + _doubled(last))
-            for path in (self.hair, self.eyeglasses)
+            _found(path, half, quarter, deep) for path in (self.hair, self.eyeglasses)
         )
         people = self.people(told if kept is None else told * kept)
         # What falls short is no view of theirs, and teaches nothing of them.
@@ -136,9 +136,9 @@ def _upward(width: int) -> nn.ModuleList:
     )
 
 
-def _found(path: nn.ModuleList, half: Tensor, quarter: Tensor, eighth: Tensor) -> Tensor:
+def _found(path: nn.ModuleList, half: Tensor, quarter: Tensor, deep: Tensor) -> Tensor:
     """Logits of what a way up finds."""
-    x = _doubled(path[0](eighth)) + quarter
+    x = _doubled(path[0](deep)) + quarter
     x = _doubled(path[1](_activated(x))) + half
     return path[3](_activated(path[2](_activated(x))))
 
