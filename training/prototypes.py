@@ -14,8 +14,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from model.ages import AgeCluster
-from model.networks.atlas import Atlas, behind, coloured, lines_lost, warm
+from model.networks.atlas import Atlas, bearded, behind, coloured, kept_at_nose, on_turned, warm
 from model.networks.departure import bounded, departure
 from model.networks.greying import WHITE, greyed, white_hair
 from model.networks.layers import LUMA, enlarged, laid_along, luma, resized, softened
@@ -42,8 +41,12 @@ red is."""
 BEARD_BELOW, BEARD_ABOVE, WINGS = 0.08, 0.01, 0.02
 """Where beards grow: how far below the jaw, in heights of the face below the nose's base, how far
 above that base, and how far beside the nose, in shares of the side."""
+HANGING = 0.3
+"""How far below the jaw they hang; dark ones are not told from its shadow there."""
 LIPS = 0.8
 """How much of the mouth's height no beard covers: it hangs over its edge."""
+MIMIC = 3 / 64
+"""How far around the mouth, in shares of the side, what moves with it lies."""
 NOSE_WIDTH, NOSE_BELOW = 1.5, 0.7
 """How wide a nose is beside its base, and how far below that it ends, in shares of the way to the
 lip: nostrils and what lies under them are its own."""
@@ -75,10 +78,10 @@ class Prototypes:
     the age's at a place. `hair` (groups, clusters, 3) are logarithms of its colours beside those of
     the cheeks, and `greys` (groups, clusters) the share of it that is white but was not in the
     cluster before; all 0 for a set that does not say where hair is. `means` (groups, clusters, 3,
-    S, S) are the looks of the mean faces themselves; `cheeks`, `open`, `own`, `beards` and `nose`
-    (S, S), 0 to 1, where skin surely lies open, where the light on a face is seen, where what is a
-    portrait's own goes, where beards grow and where the nose is; `bare` (groups, clusters) is 1 for
-    people without beards, `growth` (clusters,) says how far noses are grown.
+    S, S) are the looks of the mean faces themselves; `cheeks`, `open`, `own`, `beards`,
+    `mouth` and `nose` (S, S), 0 to 1, where skin surely lies open, where the light on a face is
+    seen, where what is a portrait's own goes, where beards grow, where the mouth is, with what
+    moves about it, and where the nose is; `bare` (groups, clusters) is 1 for people without beards.
     """
 
     shapes: Tensor
@@ -95,9 +98,9 @@ class Prototypes:
     open: Tensor
     own: Tensor
     beards: Tensor
+    mouth: Tensor
     nose: Tensor
     bare: Tensor
-    growth: Tensor
 
     def draw(self, atlas: Atlas, strength: float = 1.0, line_strength: float = 1.0) -> None:
         """Draws the mean faces of an atlas: its lines times `line_strength`, all other differences
@@ -113,11 +116,10 @@ class Prototypes:
         fades = resized(self.fades.flatten(0, 1)[:, None], Atlas.SIDE)
         atlas.fades.copy_(line_strength * fades.flatten(1))
         atlas.means.copy_(enlarged(self.means.flatten(0, 1), Atlas.SIDE).flatten(1))
-        places = torch.stack([self.cheeks, self.open, self.own, self.beards, self.nose])
+        places = torch.stack([self.cheeks, self.open, self.own, self.beards, self.mouth, self.nose])
         for name, place in zip(Atlas.PLACES, enlarged(places[None], Atlas.SIDE)[0], strict=True):
             getattr(atlas, name).copy_(place.flatten())
         atlas.bare.copy_(self.bare.flatten())
-        atlas.growth.copy_(self.growth)
         moves = self.shapes - self.shapes.mean(0)
         # As seen from where the places of the mean face are, not from where they come to be.
         atlas.bends.copy_(bending_flow(self.shapes - 2 * moves, moves, Atlas.BENDS).flatten(1))
@@ -149,22 +151,21 @@ class Prototypes:
         lines = (self.lines[group] * older[:, :, None, None]).sum(1, keepdim=True)
         younger = (cluster > target[:, None]) & (cluster <= source[:, None])
         fade = (self.fades[group] * younger[:, :, None, None]).sum(1, keepdim=True)
-        lost = lines_lost(self.growth[source] - self.growth[target])[:, None, None, None]
         mean = self.shapes.mean(0).expand_as(landmarks)
-        room, *gone = self._gone(bent, landmarks, source, target, group, hair)
+        place = bending_flow(mean, landmarks - mean, side // 2)
+        room, alike, *gone = self._gone(bent, landmarks, source, target, group, hair)
+        relief = strength * self.relief * relief - line_strength * resized(fade, side)
         maps = torch.cat(
             [
-                bounded(strength * self.tone * look, room),
-                strength * self.relief * relief - Atlas.NOSE * lost * self.nose,
-                line_strength * resized(torch.cat([lines, -fade], 1), side),
+                alike * bounded(strength * self.tone * look, room),
+                kept_at_nose(relief, self.nose),
+                line_strength * resized(lines, side) * on_turned(place, side),
                 *gone,
             ],
             1,
         )
-        maps = laid_along(maps, bending_flow(mean, landmarks - mean, side // 2))
-        shades, contrasts, lines, fade, gone, beard, skin, lit = maps.split(
-            [3, 2, 1, 1, 3, 1, 3, 3], 1
-        )
+        maps = laid_along(maps, place)
+        shades, contrasts, lines, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
         light, grey = (bent + 1) / 2, torch.zeros_like(beard)
         plain, beard = luma(skin), beard * (1 - behind(light))
         skin = plain + coloured(lit) * (skin - plain) + shades
@@ -176,7 +177,6 @@ class Prototypes:
             grown = strength * GREYING * (greys * older).sum(1)
             grey = hair * grown.clamp(max=Atlas.GREYEST)[:, None, None, None]
             lines, gone, beard = lines * (1 - hair), gone * (1 - hair), beard * (1 - hair)
-        contrasts = contrasts + fade
         if eyeglasses is not None:
             contrasts, gone = contrasts * (1 - eyeglasses), gone * (1 - eyeglasses)
         shades = (shades - gone).exp()
@@ -201,11 +201,11 @@ class Prototypes:
         target: Tensor,
         group: Tensor,
         hair: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """How far differences may go (see `bounded`), what is the portraits' own and goes on their
-        way, what is shaved, the skin under it, and the light on it.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """How far differences may go (see `bounded`), how far they are the portraits', what is
+        their own and goes on their way, what is shaved, the skin under it, and the light on it.
 
-        In the mean shape, (N, 3, S, S) but for what is shaved, (N, 1, S, S).
+        In the mean shape, (N, 3, S, S) but for how far, and what is shaved, (N, 1, S, S).
         """
         smooth, _ = _bands((bent + 1) / 2)
         colours = (smooth + Atlas.OFFSET).clamp(min=Atlas.OFFSET / 2).log()
@@ -213,18 +213,14 @@ class Prototypes:
         mean = self.shapes.mean(0).expand_as(landmarks)
         inverse = bending_flow(landmarks, mean - landmarks, bent.shape[-1] // 2)
         colours, hair = laid_along(torch.cat([colours, hair], 1), inverse).split([3, 1], 1)
-        found = departure(colours, self.means[group, source], self.cheeks, self.open * (1 - hair))
+        seen = self.open * (1 - hair)
+        found = departure(colours, self.means[group, source], self.cheeks, seen, self.mouth)
         share = Atlas.YOUNGER * (target < source).float() + Atlas.OLDER * (target > source)
         shaven = (1 - self.bare[group, source]) * self.bare[group, target]
-        own, beard = (
-            weights[:, None, None, None] * places * x
-            for weights, places, x in (
-                (share, self.own, found.own),
-                (shaven, self.beards, found.beard),
-            )
-        )
+        own = share[:, None, None, None] * self.own * found.own
+        beard = shaven[:, None, None, None] * bearded(self.beards, found)
         way = self.means[group, target] - self.means[group, source]
-        return way + own - found.apart, own, beard, found.skin, found.light
+        return way + own - found.apart, found.alike, own, beard, found.skin, found.light
 
 
 def prototypes(portraits: PortraitSet) -> Prototypes:
@@ -273,9 +269,9 @@ def prototypes(portraits: PortraitSet) -> Prototypes:
         _open(shapes.mean(0), side),
         _own(shapes.mean(0), side),
         _beards(shapes.mean(0), side),
+        _mimic(shapes.mean(0), side),
         _nose(shapes.mean(0), side),
         _bare(grown_up, config.groups).to(device),
-        shapes.new_tensor([_growth(anchor) for anchor in config.age_clusters]),
     )
 
 
@@ -518,6 +514,15 @@ def _mouth(mean: Tensor, side: int) -> Tensor:
     return 1 - (1 - MOUTH) * softened(inside[None, None], _passes(side))[0, 0]
 
 
+def _mimic(mean: Tensor, side: int) -> Tensor:
+    """(S, S), 1 at the mouth and close to it, softly 0 outside."""
+    around = round(MIMIC * side)
+    inside = functional.max_pool2d(
+        _drawn([mean[48:60]], side)[None, None], 2 * around + 1, 1, around
+    )
+    return softened(inside, 3 * _passes(side))[0, 0]
+
+
 def _open(mean: Tensor, side: int) -> Tensor:
     """(S, S), 1 on the skin above the nose's base, softly 0 elsewhere: below, beards hide it."""
     above = (torch.arange(side, device=mean.device) < int(mean[33, 1] * side)).float()
@@ -542,19 +547,22 @@ def _bare(grown_up: list[bool], groups: tuple[str, ...]) -> Tensor:
 
 
 def _beards(mean: Tensor, side: int) -> Tensor:
-    """(S, S), 1 where beards grow, from the nose's base to below the jaw but not on the lips."""
+    """(S, S), 1 where beards grow, from the nose's base to below the jaw but not on the lips, and
+    softly 0.5 further below, where they hang."""
     base = mean[33]
     beside = base.new_tensor([WINGS, 0.0])
     above = torch.stack([mean[35] + beside, base, mean[31] - beside])
     above = above - base.new_tensor([0.0, BEARD_ABOVE])
-    below = base + (1 + BEARD_BELOW) * (mean[2:15] - base)
+    grown, hanging = (
+        torch.cat([base + (1 + below) * (mean[2:15] - base), above])
+        for below in (BEARD_BELOW, HANGING)
+    )
     middle = mean[48:60].mean(0)
     lips = middle + (mean[48:60] - middle) * base.new_tensor([1.0, LIPS])
-    face, mouth = (
-        resized(_drawn([outline], 4 * side)[None, None], side)
-        for outline in (torch.cat([below, above]), lips)
+    grown, hanging, mouth = (
+        resized(_drawn([outline], 4 * side)[None, None], side) for outline in (grown, hanging, lips)
     )
-    return (softened(face, _passes(side)) * (1 - mouth))[0, 0]
+    return (softened((grown + hanging) / 2, _passes(side)) * (1 - mouth))[0, 0]
 
 
 def _nose(mean: Tensor, side: int) -> Tensor:
@@ -567,11 +575,6 @@ def _nose(mean: Tensor, side: int) -> Tensor:
     left = torch.stack([below - beside, wings - beside, bridge - 0.6 * beside])
     inside = _drawn([torch.cat([right, left])], side)
     return softened(inside[None, None], 4 * _passes(side))[0, 0]
-
-
-def _growth(anchor: AgeCluster) -> float:
-    """How far an age's noses are grown, 0 to 1; its last year is lived to the end."""
-    return min((anchor.low_years + anchor.high_years + 1) / 2 / ADULT_YEARS, 1.0)
 
 
 def _skin(mean: Tensor, side: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Mean faces of each age, and how a portrait changes by them."""
 
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -48,7 +49,8 @@ class Atlas(nn.Module):
     a path between two latents is one between two faces, and beyond them their difference grows.
     Only lines come with age and do not go again: where mean faces have them others have none, and
     taken away there they would be bright ones. What lines a portrait has near them fades instead.
-    So does white among hair: a factor on its colour would leave black hair black.
+    None come along the middle of a turned face, where a nose would have two ridges. White comes to
+    hair as lines do to skin: a factor on its colour would leave black hair black.
 
     Faces resist: some stay older than the one that was asked for, others get too young. The reader
     knows by how much (`Reading.shortfall`), and as much more is asked for.
@@ -57,8 +59,9 @@ class Atlas(nn.Module):
     fade to nothing, and a beard stays. So what a portrait departs in from the mean face of its own
     age is taken away as well, all of it on the way to younger and a part on that to older. Who may
     have a beard is shaved on the way to an age without: where one may grow and what is seen is as
-    dark, the mean face's skin takes its place, in the light that is on the portrait. A nose that
-    becomes a small child's loses most of its lines: its edges would come together as dark marks.
+    dark, the mean face's skin takes its place, in the light that is on the portrait. The less a
+    place is like the mean face, the less its colours change as that face's do: a laugh, a hand, a
+    fringe. A nose keeps half of its lines: mean faces of small children have hardly any.
     Eyeglasses have no age, but rims lie where brows and folds do; around eyes that are seen through
     them nothing of a portrait's own goes, and no line grows stronger or weaker.
     """
@@ -80,13 +83,14 @@ class Atlas(nn.Module):
     """Most clusters that are asked for beyond what is wanted."""
     GREYEST = 0.8
     """Most of hair that goes white."""
-    SHRUNK = (0.6, 0.9)
-    """How much of its growth a nose loses, at least, to lose lines, and to lose as many as any."""
-    NOSE = 0.8
-    """How much weaker, in logarithms, they become then."""
+    LEAST, NOSE = 0.3, 0.45
+    """Limits of how much weaker lines become, and those of a nose."""
     WORN = (2.0, 0.7)
     """How much surer eyeglasses count as seen than they are, and from which logit on."""
-    PLACES = ("cheeks", "seen", "own", "beards", "nose")
+    ANYWHERE = (4.0, 1.2)
+    """How much surer a portrait counts as having some than the surest place is, and how much lower
+    that logit is in one that has: rims are thin, and would fade in part."""
+    PLACES = ("cheeks", "seen", "own", "beards", "mouth", "nose")
     """Buffers that say where in the mean face things are."""
 
     def __init__(self, latent: int, groups: int, clusters: int) -> None:
@@ -102,7 +106,6 @@ class Atlas(nn.Module):
         for place in self.PLACES:
             self.register_buffer(place, torch.zeros(self.SIDE**2))
         self.register_buffer("bare", torch.zeros(groups * clusters))
-        self.register_buffer("growth", torch.zeros(clusters))
         self.faces: Tensor
         """(groups clusters, 5 SIDE SIDE): shades, fine and wide, as in `Looks`"""
         self.hair_colours: Tensor
@@ -125,13 +128,13 @@ class Atlas(nn.Module):
         self.own: Tensor
         """(SIDE SIDE): how much of what is a portrait's own goes, 0 to 1"""
         self.beards: Tensor
-        """(SIDE SIDE): where beards grow, 0 to 1"""
+        """(SIDE SIDE): 1 where beards grow, 0.5 below where only grey ones are told from shadows"""
+        self.mouth: Tensor
+        """(SIDE SIDE): where the mouth is and what moves with it, 0 to 1"""
         self.nose: Tensor
         """(SIDE SIDE): where the nose is, 0 to 1"""
         self.bare: Tensor
         """(groups clusters,): 1 for people without beards"""
-        self.growth: Tensor
-        """(clusters,): how far noses are grown, 0 to 1"""
         ageing = torch.gradient(torch.eye(clusters), dim=0)[0]
         self.register_buffer("ageing", ageing, persistent=False)
         self.ageing: Tensor
@@ -158,30 +161,28 @@ class Atlas(nn.Module):
         wanted = (way @ self.means).unflatten(1, (3, self.SIDE, self.SIDE))
         shed, gained = grown.clamp(max=0), grown.clamp(min=0)
         fade = (shed @ self.fades).unflatten(1, (1, self.SIDE, self.SIDE))
-        lost = lines_lost((own.sum(1) - asked) @ self.growth)
-        fade = fade - self.NOSE * lost[:, None, None, None] * self._at(self.nose)
+        contrasts = kept_at_nose(maps[:, 3:] + fade, self._at(self.nose))
         share = self.YOUNGER * older.tril(-1) + self.OLDER * older.T.triu(1)
         share = ((own.sum(1) @ share) * asked).sum(1).clamp(0, 1)
         hair = torch.sigmoid(reading.hair.float())
         found = self._departure(people, reading.place, light, hair)
         gone = share[:, None, None, None] * self._at(self.own) * found.own
-        shades = bounded(maps[:, :3], wanted + gone - found.apart)
+        shades = found.alike * bounded(maps[:, :3], wanted + gone - found.apart)
         shaven = people @ (1 - self.bare)
         shaven = shaven * ((people + way) @ self.bare).clamp(0, 1)
-        beard = shaven[:, None, None, None] * self._at(self.beards) * found.beard
-        maps = torch.cat([shades, maps[:, 3:], fade, gone, beard, found.skin, found.light], 1)
+        beard = shaven[:, None, None, None] * bearded(self._at(self.beards), found)
+        maps = torch.cat([shades, contrasts, gone, beard, found.skin, found.light], 1)
         maps = resized(laid_along(maps, reading.place), side)
-        shades, contrasts, fade, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
+        shades, contrasts, gone, beard, skin, lit = maps.split([3, 2, 3, 1, 3, 3], 1)
         tint, grey = coloured(found.light), luma(skin)
         skin = grey + tint * (skin - grey) + shades
-        sure, least = self.WORN
-        hair_around, worn = (
+        hair_around, glasses = (
             resized(functional.max_pool2d(x, 3, 1, 1), side)
-            for x in (hair, torch.sigmoid(sure * (reading.eyeglasses.float() - least)))
+            for x in (hair, worn(reading.eyeglasses.float()))
         )
         bald = 1 - hair_around
-        fine, wide = ((1 - worn) * (contrasts + fade)).chunk(2, 1)
-        shades = shades - gone * bald * (1 - worn)
+        fine, wide = ((1 - glasses) * contrasts).chunk(2, 1)
+        shades = shades - gone * bald * (1 - glasses)
         # Smaller by a pixel: what lies behind a head is not to change with its hair.
         inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
         turned = shed + gained * (self.greys == 0)
@@ -192,12 +193,14 @@ class Atlas(nn.Module):
         shades = head * (grey + tint * (shades - grey))
         grey = inside * (gained @ self.greys).clamp(max=self.GREYEST)[:, None, None, None]
         lines = (gained @ self.lines).unflatten(1, (1, self.LINES, -1))
+        lines = lines * on_turned(reading.place, self.LINES)
         lines = laid_along(lines, reading.place) * (1 - resized(hair, self.LINES))
         flow = (asked - own.sum(1)) @ self.bends
         flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
         flow = laid_along(flow, flow)
-        beard = beard * bald * head
+        # Shaved next to what lies behind a head, skin would glow.
+        beard = beard * bald * (1 - functional.max_pool2d(1 - head, 5, 1, 2))
         white = white_hair(lit.exp().clamp(max=1))
         ahead = ((own.sum(1) @ older.T.triu(1)) * asked).sum(1).clamp(0, 1)
         return Looks(
@@ -220,22 +223,60 @@ class Atlas(nn.Module):
         colours, hair = laid_along(seen, laid_along(-place, -place)).split([3, 1], 1)
         means = (people @ self.means).unflatten(1, (3, self.SIDE, self.SIDE))
         cheeks, seen = self._at(self.cheeks), self._at(self.seen) * (1 - hair)
-        return departure(colours, means, cheeks, seen)
+        return departure(colours, means, cheeks, seen, self._at(self.mouth))
 
     def _at(self, places: Tensor) -> Tensor:
         return places.view(self.SIDE, self.SIDE)
 
 
-def lines_lost(loss: Tensor) -> Tensor:
-    """How many of its lines a nose loses, 0 to 1, that loses so much of its growth."""
-    least, most = Atlas.SHRUNK
-    return ((loss - least) / (most - least)).clamp(0, 1)
+def bearded(beards: Tensor, found: Departure) -> Tensor:
+    """(N, 1, S, S), 0 to 1: what may be shaved, where beards grow (S, S) as `Atlas.beards` says."""
+    grown, hanging = (2 * beards - 1).clamp(min=0), (2 * beards).clamp(max=1)
+    return torch.maximum(grown * found.beard, hanging * found.grey_beard)
+
+
+def kept_at_nose(contrasts: Tensor, nose: Tensor) -> Tensor:
+    """Logarithms of the strength of lines, no lower than they may be where a nose (S, S) is."""
+    least, most = log(Atlas.LEAST), log(Atlas.NOSE)
+    return torch.maximum(contrasts, least + (most - least) * nose)
+
+
+TURNED = (0.1, 0.2)
+"""How much further aside than its cheeks the nose of a head that is hardly turned lies, at most, in
+halves of the side, and of one that is surely."""
+MIDDLE = (0.07, 0.115)
+"""How far from the middle of the mean face, in shares of the side, what stands out on it lies, and
+from where on nothing does."""
+
+
+def on_turned(place: Tensor, side: int) -> Tensor:
+    """(N, 1, 1, side), 0 to 1: which lines of the mean face are drawn, by columns, where faces lie
+    at places (N, 2, S, S)."""
+    size = place.shape[-1]
+    across = place[:, 0, 3 * size // 8 : 11 * size // 16].mean(1)
+    left, middle, right = (across[:, size * x // 32] for x in (7, 16, 25))
+    least, most = TURNED
+    turned = (((middle - (left + right) / 2).abs() - least) / (most - least)).clamp(0, 1)
+    near, far = MIDDLE
+    apart = ((torch.arange(side, device=place.device) + 0.5) / side - 0.5).abs()
+    standing = ((far - apart) / (far - near)).clamp(0, 1)
+    return 1 - turned[:, None, None, None] * standing
+
+
+def worn(eyeglasses: Tensor) -> Tensor:
+    """How far logits of eyeglasses (N, 1, S, S) count as seen, 0 to 1."""
+    (sure, least), (surer, lower) = Atlas.WORN, Atlas.ANYWHERE
+    surest = functional.avg_pool2d(eyeglasses, 3, 1).amax((2, 3), keepdim=True)
+    return torch.sigmoid(sure * (eyeglasses - least + lower * torch.sigmoid(surer * surest)))
 
 
 GROUND = 0.03
 """How far from grey, in light of 0 to 1, what lies behind a head may be."""
-COLOURED = 0.03
-"""Mean distance of a cheek's log colours from their luma from which on a portrait has colours."""
+FLAT = 5
+"""Pixels across that at least are as grey there."""
+COLOURED = (0.01, 0.03)
+"""Mean distance of a cheek's log colours from their luma up to which a portrait has no colours, and
+from which on all of them."""
 COLD = 0.1
 """How much bluer than red cheeks are, in logarithms, from which on a portrait is a blue one."""
 
@@ -244,7 +285,8 @@ def coloured(light: Tensor) -> Tensor:
     """(N, 1, 1, 1), 0 to 1: 0 for portraits in black and white, by the log colours (N, 3, S, S) of
     cheeks in their light. These get no colours from mean faces."""
     chroma = (light - luma(light)).abs().mean((1, 2, 3), keepdim=True)
-    return (chroma / COLOURED).clamp(max=1)
+    least, most = COLOURED
+    return ((chroma - least) / (most - least)).clamp(0, 1)
 
 
 def warm(light: Tensor) -> Tensor:
@@ -258,4 +300,6 @@ def behind(light: Tensor) -> Tensor:
     """(N, 1, S, S), 0 to 1: what of pictures (N, 3, S, S), 0 to 1, is grey as behind a head, and
     the pixels around it."""
     ground = 1 - ((light - 0.5).abs().amax(1, keepdim=True) / GROUND).clamp(max=1)
-    return functional.max_pool2d(ground, 3, 1, 1)
+    # Skin in black and white is as grey in places, but along lines.
+    ground = -functional.max_pool2d(-ground, FLAT, 1, FLAT // 2)
+    return functional.max_pool2d(ground, FLAT + 2, 1, FLAT // 2 + 1)

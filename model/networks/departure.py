@@ -22,16 +22,28 @@ their lids."""
 BEARD = 0.1
 """What is darker in red than skin by this is surely a beard where one may grow, and what is
 brighter by as much surely none: many are hardly darker. Lips are no darker in red."""
-PALER, DARKER, TINTED = 0.15, 0.1, 0.05
+GREY_BEARD = (0.05, 0.25)
+"""How much less red than blue is left of skin where surely no grey beard is, and surely one."""
+PALER, DARKER, TINTED = 0.15, 0.02, 0.05
 """How far beyond the mean face of an age differences may make a place, brighter, darker or in a
 colour: they are amplified, and would draw white rings around eyes that no shadow lies on. Teeth,
 which have less red than lips already, would turn green as these lose it."""
 OUTLYING = 0.25
 """How far from the cheeks' a place's colours are, about, for it to count half for the light: hats
 and hair are no face in a strange light."""
+UNLIKE, MIMIC = 0.3, 0.1
+"""Departure in luma, about a place, with which it changes half as much as the mean face does, and
+that at the mouth: laid over a laugh, the change of a closed mouth is a moustache and red teeth."""
+ABOUT = 3 / 64
+"""How far around a place that is looked for, in shares of the side."""
 RIDGE = 0.05
 """Light has half the slope that it seems to have where it is seen over a variance of this, in
 squared shares of the side; it is followed beyond where it is seen."""
+
+ASIDE = 4 / 64
+"""How far to either side, in shares of it, light from there is a mean."""
+LITTLE = 3 / 64
+"""How much of a column, in shares of the side, shows half of the light from its side."""
 
 
 class Departure(NamedTuple):
@@ -46,28 +58,67 @@ class Departure(NamedTuple):
     light: Tensor
     """(N, 3, S, S), its cheeks' colour in that light, wherever it falls"""
     beard: Tensor
-    """(N, 1, S, S), 0 to 1: how far it is dark as a beard is"""
+    """(N, 1, S, S), 0 to 1: how far it is dark or grey as a beard is"""
+    grey_beard: Tensor
+    """(N, 1, S, S), likewise grey alone"""
+    alike: Tensor
+    """(N, 1, S, S), 0 to 1: how far it is as the mean face is, and changes as that does"""
 
 
-def departure(colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor) -> Departure:
+def departure(
+    colours: Tensor, means: Tensor, cheeks: Tensor, seen: Tensor, mouth: Tensor
+) -> Departure:
     """How faces of log colours (N, 3, S, S) depart from mean ones.
 
     `seen` (N or 1, 1, S, S) weighs what shows the light on a face, `cheeks` (S, S) what surely
-    does.
+    does; `mouth` (S, S), 0 to 1, says where the mouth is.
     """
     light = light_on(colours - means, cheeks, seen)
+    light = light + from_aside(colours - means - light, seen)
     skin = means + light
     apart = colours - skin
     grey = luma(apart)
+    least, most = GREY_BEARD
+    dark_beard = (BEARD - apart[:, :1]) / (2 * BEARD)
+    grey_beard = (apart[:, 2:] - apart[:, :1] - least) / (most - least)
     # A hair's breadth wider: what is left of it would be its outline.
-    beard = ((functional.max_pool2d(-apart[:, :1], 3, 1, 1) + BEARD) / (2 * BEARD)).clamp(0, 1)
+    dark_beard, grey_beard = (
+        functional.max_pool2d(beard, 3, 1, 1).clamp(0, 1) for beard in (dark_beard, grey_beard)
+    )
+    alike = _alike(grey, mouth)
     tint = (apart - grey).clamp(-TINT, TINT)
     grey = LARGE * torch.tanh(grey / LARGE)
     brighter = BRIGHTER * (1 + luma(means) / FEATURE).clamp(0.0, 1.0)
     dark = grey.clamp(max=0.0)
     chroma = CHROMA + (SHADED - CHROMA) * dark / (dark - SHADE)
     own = dark + brighter * grey.clamp(min=0.0) + chroma * tint
-    return Departure(apart, own, skin, light, beard)
+    beard = torch.maximum(dark_beard, grey_beard)
+    return Departure(apart, own, skin, light, beard, grey_beard, alike)
+
+
+def from_aside(apart: Tensor, seen: Tensor) -> Tensor:
+    """What of (N, 3, S, S), log colours beside the light's plane, is light from one side.
+
+    (N, 3, 1, S), the mean of each column and those next to it, where it is seen: halves of faces
+    lie in shadow from above the eyes to the jaw, and that would pass for a beard.
+    """
+    margin = round(ASIDE * apart.shape[-1])
+    shown = (seen * torch.ones_like(apart[:, :1])).mean(2, keepdim=True)
+    columns = torch.cat([(apart * seen).mean(2, keepdim=True), shown], 1)
+    columns = functional.avg_pool2d(columns, (1, 2 * margin + 1), 1, (0, margin))
+    return columns[:, :3] / (columns[:, 3:] + LITTLE)
+
+
+def _alike(grey: Tensor, mouth: Tensor) -> Tensor:
+    """How far places are as in the mean face, by what luma (N, 1, S, S) departs by.
+
+    One over one plus its mean square, as Cauchy's weights (Holland, Welsch 1977).
+    """
+    margin = round(ABOUT * grey.shape[-1])
+    apart = functional.pad(grey.abs().clamp(max=LARGE), (margin,) * 4, mode="replicate")
+    square = functional.avg_pool2d(apart, 2 * margin + 1, 1).square()
+    alike, talking = (1 / (1 + square / least**2) for least in (UNLIKE, MIMIC))
+    return alike * (1 - mouth * (1 - talking))
 
 
 def bounded(shades: Tensor, room: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ STRONG = 0.09
 nostrils and rims would become black marks."""
 OVEREXPOSED = (0.75, 0.95)
 """Luma from which on light has lost some, and all, of its colour."""
-RUDDY = (0.6, -0.2, -0.8)
+RUDDY = (0.36, -0.12, -0.48)
 """How much less, in shares of the logarithm, red, green and blue fall than the luma of skin that
 was overexposed: it would turn grey."""
 
@@ -96,7 +96,7 @@ class Overlay(nn.Module):
     both (N, 3, R, R), and the flow (N, 2, F, F); R is S or a multiple of it.
     """
 
-    LEAST, MOST = 0.3, 1.95
+    LEAST, MOST = Atlas.LEAST, 1.95
     """Limits of how much weaker or stronger an atlas makes lines, and of what those it adds do."""
     DARK = 0.1
     """Added to light (0 to 2) before what is drawn over an atlas is taken as a factor on it."""

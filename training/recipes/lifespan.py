@@ -56,7 +56,7 @@ STUDIED = tuple(
     f"decoder.overlay.atlas.{name}"
     for name in (
         *("faces", "hair_colours", "greys", "lines", "fades", "bends", "means"),
-        *(*Atlas.PLACES, "bare", "growth"),
+        *(*Atlas.PLACES, "bare"),
     )
 )
 """What comes of the set that a run trains on, not of its warm start."""

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from model.networks.atlas import Atlas, behind
-from model.networks.departure import BRIGHTER, DARKER, LARGE, PALER
+from model.networks.atlas import FLAT, MIDDLE, TURNED, Atlas, behind, on_turned, worn
+from model.networks.departure import BRIGHTER, DARKER, LARGE, PALER, UNLIKE
 from model.networks.greying import WHITE
 from model.networks.layers import LUMA
 from model.networks.reader import Reading
@@ -14,8 +14,9 @@ SPOT = (slice(40, 48), slice(24, 40))
 
 
 @pytest.fixture
-def atlas():
+def atlas(monkeypatch):
     """Two groups and three clusters, all faces alike, a face that goes all over the picture."""
+    monkeypatch.setattr("model.networks.departure.UNLIKE", 1e6)
     torch.manual_seed(0)
     atlas = Atlas(8, 2, 3)
     above = ((torch.arange(SIDE) < 32)[:, None] * torch.ones(SIDE, SIDE)).flatten()
@@ -60,7 +61,7 @@ def test_what_lies_behind_a_head_keeps_its_colour(atlas):
     torch.testing.assert_close(shades[32:], torch.zeros(32), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("tint", "share"), [(0.0, 0.0), (0.015, 0.5), (0.1, 1.0)])
+@pytest.mark.parametrize(("tint", "share"), [(0.0, 0.0), (0.01, 0.0), (0.02, 0.5), (0.1, 1.0)])
 def test_a_portrait_in_black_and_white_gets_no_colours(atlas, tint, share):
     atlas.own.zero_()
     red = torch.tensor([0.3, 0.0, 0.0])
@@ -282,6 +283,19 @@ def test_men_are_shaved_on_the_way_to_an_age_without_beards(bearded, cluster, ta
     torch.testing.assert_close(skin, torch.full_like(skin, 0.4), atol=2e-3, rtol=0)
 
 
+def test_below_the_jaw_only_grey_beards_are_shaved(bearded):
+    light = face(0.5, (slice(44, 64), slice(0, 64)))
+    grey = light.clone()
+    grey[:, 2, 44:] *= 1.5
+    for share, dark, hoary in ((1.0, 1.0, 1.0), (0.5, 0.0, 1.0), (0.0, 0.0, 0.0)):
+        bearded.beards.copy_(
+            share * (torch.arange(SIDE) > 40).float()[:, None].expand(SIDE, SIDE).flatten()
+        )
+        for picture, wanted in ((light, dark), (grey, hoary)):
+            beard = looks(bearded, picture, 2, [1.0, 0.0, 0.0]).beard[0][CHIN]
+            torch.testing.assert_close(beard, torch.full_like(beard, wanted), atol=1e-4, rtol=0)
+
+
 def test_skin_under_a_beard_grows_younger_as_the_face_does(bearded):
     shades = torch.zeros(6, 5, SIDE, SIDE)
     shades[::3, :3] = 0.2
@@ -303,29 +317,37 @@ def test_neither_skin_nor_hair_nor_what_lies_behind_a_head_is_shaved(bearded):
     assert looks(bearded, light, 2, [1.0, 0.0, 0.0]).beard[0][CHIN].max() < 1e-4
 
 
-@pytest.mark.parametrize(
-    ("cluster", "target", "lost"),
-    [
-        (2, [1.0, 0.0, 0.0], 1.0),
-        (2, [5 / 6, 0.0, 1 / 6], 0.5),
-        (2, [0.0, 1.0, 0.0], 0.0),
-        (1, [1.0, 0.0, 0.0], 0.0),
-        (0, [0.0, 0.0, 1.0], 0.0),
-        (2, [0.0, 0.0, 1.0], 0.0),
-    ],
-)
-def test_a_grown_nose_loses_lines_on_the_way_to_a_small_child(atlas, cluster, target, lost):
-    atlas.growth.copy_(torch.tensor([0.1, 0.5, 1.0]))
-    plain = torch.full((1, 3, SIDE, SIDE), 0.4)
-    before = looks(atlas, plain, cluster, target)
+@pytest.mark.parametrize("strength", [-3.0, -0.3, 0.4])
+def test_a_nose_keeps_half_of_its_lines(atlas, strength):
+    maps = torch.zeros(6, 5, SIDE, SIDE)
+    maps[0, 3:] = strength
+    atlas.faces.copy_(maps.flatten(1))
     nose = torch.zeros(SIDE, SIDE)
     nose[SPOT] = 1.0
     atlas.nose.copy_(nose.flatten())
-    now = looks(atlas, plain, cluster, target)
-    for kind in ("fine", "wide"):
-        changed = (getattr(now, kind) - getattr(before, kind))[0, 0]
-        torch.testing.assert_close(changed, -Atlas.NOSE * lost * nose, atol=1e-4, rtol=0)
-    torch.testing.assert_close(now.shades, before.shades)
+    found = looks(atlas, torch.full((1, 3, SIDE, SIDE), 0.4), 2, [1.0, 0.0, 0.0])
+    at_nose, elsewhere = (max(strength, math.log(x)) for x in (Atlas.NOSE, Atlas.LEAST))
+    for kind in (found.fine, found.wide):
+        wanted = elsewhere + (at_nose - elsewhere) * nose
+        torch.testing.assert_close(kind[0, 0], wanted, atol=1e-4, rtol=0)
+
+
+def test_what_is_unlike_the_mean_face_changes_less_than_it(atlas, monkeypatch):
+    atlas.own.zero_()
+    shades = torch.zeros(6, 5, SIDE, SIDE)
+    shades[0, :3] = 0.1
+    atlas.faces.copy_(shades.flatten(1))
+    atlas.means.view(6, 3, -1)[0] = 0.1
+    light = face(0.5, (slice(40, 64), slice(0, 64)))
+    plain = looked(atlas, light, 2, [1.0, 0.0, 0.0])
+    monkeypatch.setattr("model.networks.departure.UNLIKE", UNLIKE)
+    found = looked(atlas, light, 2, [1.0, 0.0, 0.0])
+    torch.testing.assert_close(found[..., :36, :], plain[..., :36, :], atol=1e-4, rtol=0)
+    apart = math.log((0.2 + Atlas.OFFSET) / (0.4 + Atlas.OFFSET))
+    wanted = plain[..., 48:, :] / (1 + (apart / UNLIKE) ** 2)
+    torch.testing.assert_close(found[..., 48:, :], wanted, atol=1e-4, rtol=0)
+    atlas.mouth.fill_(1.0)
+    assert looked(atlas, light, 2, [1.0, 0.0, 0.0])[0, 0, 56, 32] < 0.5 * found[0, 0, 56, 32]
 
 
 def test_behind_a_head_all_is_grey():
@@ -334,6 +356,60 @@ def test_behind_a_head_all_is_grey():
     ground = behind(light)
     assert (ground[..., :9] == 1).all()
     assert (ground[..., 9:] == 0).all()
+
+
+def test_a_line_of_grey_skin_is_not_behind_a_head():
+    """Skin in black and white that gets darker is as grey as what lies there in between."""
+    light = torch.linspace(0.1, 0.9, 64).expand(1, 3, 64, 64).clone()
+    assert behind(light).max() == 0
+    light[..., : FLAT - 1] = 0.5
+    light[..., 20 : 20 + FLAT, 40 : 40 + FLAT] = 0.5
+    ground = behind(light)[0, 0]
+    assert ground[20, 40] == 1
+    assert ground[:, FLAT:30].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("aside", "drawn"), [(0.0, 1.0), (TURNED[0], 1.0), (sum(TURNED) / 2, 0.5), (0.3, 0.0)]
+)
+@pytest.mark.parametrize("size", [16, 32])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_no_lines_are_drawn_along_the_middle_of_a_turned_face(aside, drawn, size, sign):
+    """Its nose lies further aside than its cheeks; one that is moved as a whole is not turned."""
+    place = torch.full((1, 2, size, size), 0.2)
+    place[:, 0, :, 3 * size // 8 : 5 * size // 8] += sign * aside
+    shares = on_turned(place, 200)[0, 0, 0]
+    near, far = (round(200 * (0.5 + x)) for x in MIDDLE)
+    torch.testing.assert_close(shares[100 : near - 1], torch.full((near - 101,), drawn))
+    torch.testing.assert_close(shares[far + 1 :], torch.ones(199 - far))
+    torch.testing.assert_close(shares, shares.flip(0))
+
+
+def test_an_atlas_draws_fewer_lines_on_a_turned_face(atlas):
+    atlas.lines[1].fill_(-0.1)
+    plain = torch.full((1, 3, SIDE, SIDE), 0.4)
+    place = torch.zeros(1, 2, 16, 16)
+    place[:, 0, :, 6:10] = 0.3
+    lines = looks(atlas, plain, 0, [0.0, 1.0, 0.0], place).lines[0, 0]
+    wanted = -0.1 * on_turned(place, Atlas.LINES)[0, 0].expand(Atlas.LINES, -1)
+    assert lines.max() > -0.02
+    torch.testing.assert_close(lines[:, :30], wanted[:, :30], atol=1e-3, rtol=0)
+    assert lines.mean().item() == pytest.approx(wanted.mean().item(), abs=0.02)
+
+
+def test_thin_rims_are_seen_where_others_are_surely():
+    """What is doubtful alone is eyeglasses in a portrait that has some."""
+    logits = torch.full((1, 1, 32, 32), -100.0)
+    logits[..., 8:12, 4:12] = 0.0
+    alone = worn(logits)[0, 0, 10, 8].item()
+    logits[..., 8:12, 18:28] = 5.0
+    both = worn(logits)[0, 0]
+    sure, least = Atlas.WORN
+    assert both[10, 8].item() == pytest.approx(
+        1 / (1 + math.exp(sure * (least - Atlas.ANYWHERE[1]))), abs=1e-3
+    )
+    assert alone < both[10, 8].item() - 0.2
+    assert both[20, 20] == 0
 
 
 @pytest.mark.parametrize(

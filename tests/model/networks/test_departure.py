@@ -4,19 +4,25 @@ import pytest
 import torch
 
 from model.networks.departure import (
+    ASIDE,
     BEARD,
     BRIGHTER,
     CHROMA,
     DARKER,
     FEATURE,
+    GREY_BEARD,
     LARGE,
+    LITTLE,
+    MIMIC,
     PALER,
     SHADE,
     SHADED,
     TINT,
     TINTED,
+    UNLIKE,
     bounded,
     departure,
+    from_aside,
     light_on,
 )
 from model.networks.layers import LUMA
@@ -28,6 +34,7 @@ LINE = (torch.arange(SIDE) + 0.5) / SIDE - 0.5
 ROWS = LINE[:, None].expand(SIDE, SIDE)
 FACE = ((LINE.square() + LINE[:, None].square()) < 0.16).float()
 CHEEKS = FACE * ((ROWS > -0.1) & (ROWS < 0.1))
+NOWHERE = torch.zeros(SIDE, SIDE)
 
 
 def plane(across, down, level=0.0):
@@ -108,10 +115,36 @@ def test_what_is_brighter_than_a_dark_feature_of_the_mean_face_stays():
     """Eyes are dark in it; those that are nearly closed are not."""
     means = NONE.clone()
     means[..., 10:20, 10:30], means[..., 10:20, 40:60] = -FEATURE / 2, -1.2 * FEATURE
-    own = departure(NONE, means, CHEEKS, CHEEKS).own[0, 0, 15]
+    own = departure(NONE, means, CHEEKS, CHEEKS, NOWHERE).own[0, 0, 15]
     wanted = BRIGHTER / 2 * LARGE * math.tanh(FEATURE / 2 / LARGE)
     torch.testing.assert_close(own[15:25], torch.full((10,), wanted), atol=1e-3, rtol=0)
     torch.testing.assert_close(own[45:55], torch.zeros(10), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("rows", [64, 32, 3, 0])
+def test_light_from_one_side_falls_where_columns_are_seen(rows):
+    shadow = NONE.clone()
+    shadow[:, :, :, 32:] = torch.tensor([-0.4, -0.6, -0.8])[:, None, None]
+    seen = torch.zeros(1, 1, SIDE, SIDE)
+    seen[:, :, :rows] = 1.0
+    light = from_aside(shadow, seen)
+    assert light.shape == (1, 3, 1, SIDE)
+    share = rows / SIDE / (rows / SIDE + LITTLE)
+    edge = round(ASIDE * SIDE) + 1
+    inner = slice(32 + edge, SIDE - edge)
+    torch.testing.assert_close(light[..., inner], share * shadow[:, :, :1, inner])
+    torch.testing.assert_close(light[..., : 32 - edge], NONE[:, :, :1, : 32 - edge])
+    assert (light[0, 0, 0, 32 - edge : 32 + edge].diff() <= 1e-6).all()
+
+
+def test_a_half_of_a_face_in_shadow_is_no_beard():
+    colours = NONE.clone()
+    colours[..., 32:] = -0.8
+    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1), NOWHERE)
+    lit, dark = (found.beard[..., 50:, x].mean().item() for x in (slice(12, 24), slice(40, 52)))
+    assert dark == pytest.approx(lit, abs=0.3)
+    assert dark < 0.8
+    assert found.apart[..., 40:52].abs().mean() < 0.2
 
 
 def test_a_face_of_which_nothing_is_seen_has_no_light():
@@ -122,18 +155,19 @@ def test_a_face_of_which_nothing_is_seen_has_no_light():
 
 def test_a_face_like_the_mean_one_departs_in_nothing():
     means = torch.rand(1, 3, SIDE, SIDE)
-    found = departure(means + 0.3, means, CHEEKS, FACE)
+    found = departure(means + 0.3, means, CHEEKS, FACE, FACE)
     torch.testing.assert_close(found.own, NONE, atol=1e-5, rtol=0)
     torch.testing.assert_close(found.skin, means + 0.3, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.alike, torch.ones(1, 1, SIDE, SIDE), atol=1e-5, rtol=0)
 
 
 def test_large_departures_bright_ones_and_those_of_colour_count_less():
-    spot = (slice(None), slice(None), slice(56, 58), slice(30, 32))
+    spot = (slice(None), slice(None), slice(60, 62), slice(30, 32))
 
     def own(colour):
         colours = NONE.clone()
         colours[spot] = colour
-        return departure(colours, NONE, CHEEKS, FACE).own[0, :, 56, 30]
+        return departure(colours, NONE, CHEEKS, FACE, NOWHERE).own[0, :, 60, 30]
 
     grey = torch.ones(3, 1, 1)
     for dark in (0.1, 1.0, 4.0):
@@ -153,14 +187,42 @@ def test_large_departures_bright_ones_and_those_of_colour_count_less():
 def test_a_beard_is_darker_than_the_skin_beside_it(darker, beard):
     colours = NONE.clone()
     colours[..., 46:, :] = -darker
-    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1))
+    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1), NOWHERE)
     torch.testing.assert_close(found.beard[..., 50:, :].mean().item(), beard, atol=1e-3, rtol=0)
     torch.testing.assert_close(found.skin, NONE, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("share", "beard"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0), (2.0, 1.0)])
+def test_a_grey_beard_is_bluer_than_the_skin_beside_it_and_no_darker(share, beard):
+    least, most = GREY_BEARD
+    colours = NONE + BEARD
+    colours[:, 2, 46:] += least + share * (most - least)
+    colours[..., :46, :] = 0
+    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1), NOWHERE)
+    torch.testing.assert_close(found.beard[..., 50:, :].mean().item(), beard, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("mouth", "half"), [(0.0, UNLIKE), (1.0, MIMIC)])
+def test_what_is_unlike_the_mean_face_changes_less_than_it(mouth, half):
+    """At the mouth a smaller departure counts as much; one beside it counts in part."""
+    colours = NONE.clone()
+    colours[..., 46:, :] = -half
+    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1), torch.full_like(ROWS, mouth))
+    far, near = (1 / (1 + (half / x) ** 2) for x in (UNLIKE, MIMIC))
+    wanted = far * (near if mouth else 1)
+    assert found.alike.shape == (1, 1, SIDE, SIDE)
+    torch.testing.assert_close(
+        found.alike[0, 0, 50:], torch.full((14, SIDE), wanted), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(found.alike[0, 0, :40], torch.ones(40, SIDE), atol=1e-3, rtol=0)
+    edge = found.alike[0, 0, 42:50, 32]
+    assert (edge.diff() < 1e-4).all()
+    assert edge[0] > edge[-1] + 0.2
 
 
 def test_lips_are_no_beard():
     """They are as bright as skin in red."""
     colours = NONE.clone()
     colours[:, 1:, 46:] = -2 * BEARD
-    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1))
+    found = departure(colours, NONE, CHEEKS, FACE * (ROWS < 0.1), NOWHERE)
     torch.testing.assert_close(found.beard[..., 50:, :].mean().item(), 0.5, atol=1e-3, rtol=0)

@@ -44,7 +44,8 @@ def generator():
 
 
 @pytest.fixture
-def atlas(generator):
+def atlas(generator, monkeypatch):
+    monkeypatch.setattr("model.networks.departure.UNLIKE", 1e6)
     atlas = generator.decoder.overlay.atlas
     faces = shades([0.0, 0.1, 0.3, 0.0, 0.2, 0.5])
     atlas.faces.copy_(faces)

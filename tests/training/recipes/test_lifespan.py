@@ -341,8 +341,9 @@ def test_growing_younger_costs_nothing_and_growing_older_by_its_clusters(batch):
 
 
 @pytest.fixture
-def looking(batch):
+def looking(batch, monkeypatch):
     """A recipe with prototypes that darken the face with age, and portraits with landmarks."""
+    monkeypatch.setattr("model.networks.departure.UNLIKE", 1e6)
     settings = {"overlay": True, "look_weight": 1.0, "look_strength": 2.0}
     recipe = LifespanRecipe(config_of(TINY | settings))
     darker = (
@@ -365,8 +366,8 @@ def looking(batch):
         0 * everywhere,
         0 * everywhere,
         0 * everywhere,
+        0 * everywhere,
         torch.zeros(2, 6),
-        torch.zeros(6),
     )
     landmarks = torch.rand(4, 68, 2)
     landmarks[3] = float("nan")
