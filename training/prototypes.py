@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from model.networks.atlas import Atlas, bearded, behind, coloured, kept_at_nose, on_turned, warm
 from model.networks.departure import bounded, departure
-from model.networks.greying import WHITE, greyed, white_hair
+from model.networks.greying import WHITE, greyed, ungreyed, white_hair
 from model.networks.layers import LUMA, enlarged, laid_along, luma, resized, softened
 from model.networks.overlay import Overlay, dimmed, reinforced, ruddiness
 from training.data import DataError, PortraitSet
@@ -167,13 +167,16 @@ class Prototypes:
         maps = laid_along(maps, place)
         shades, contrasts, lines, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
         light, grey = (bent + 1) / 2, torch.zeros_like(beard)
+        smooth, smoother = _bands(light)
         plain, beard = luma(skin), beard * (1 - behind(light))
         skin = plain + coloured(lit) * (skin - plain) + shades
         if hair is not None:
             greys, colours = self.greys[group], self.hair.diff(dim=1, prepend=self.hair[:, :1])
-            turning = (older & (greys == 0)).float() - younger.float()
+            turning = (older.float() - younger.float()) * (greys == 0)
             shade = strength * (turning[:, :, None] * colours[group]).sum(1)
             shades = shades + shade[:, :, None, None] * hair
+            before = (younger & (greys > 0)).any(1).float()[:, None, None, None]
+            shades = shades + before * ungreyed(smooth, hair, lit, coloured(lit))
             grown = strength * GREYING * (greys * older).sum(1)
             grey = hair * grown.clamp(max=Atlas.GREYEST)[:, None, None, None]
             lines, gone, beard = lines * (1 - hair), gone * (1 - hair), beard * (1 - hair)
@@ -183,7 +186,6 @@ class Prototypes:
         fine, wide, added = (
             torch.cat([contrasts, lines], 1).exp().clamp(Overlay.LEAST, Overlay.MOST).chunk(3, 1)
         )
-        smooth, smoother = _bands(light)
         broad = (smoother + reinforced(smooth - smoother, wide)) * shades
         hue = (target > source)[:, None, None, None] * warm(lit) * ruddiness(smooth)
         broad = broad * (-dimmed(smooth, broad) * hue).exp()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.networks.departure import Departure, bounded, departure
-from model.networks.greying import white_hair
+from model.networks.greying import ungreyed, white_hair
 from model.networks.layers import EqualLinear, laid_along, luma, resized
 from model.networks.reader import Reading
 
@@ -50,7 +50,8 @@ class Atlas(nn.Module):
     Only lines come with age and do not go again: where mean faces have them others have none, and
     taken away there they would be bright ones. What lines a portrait has near them fades instead.
     None come along the middle of a turned face, where a nose would have two ridges. White comes to
-    hair as lines do to skin: a factor on its colour would leave black hair black.
+    hair as lines do to skin: a factor on its colour would leave black hair black. On the way to
+    younger white hair gets a colour again, and what is not white keeps its own.
 
     Faces resist: some stay older than the one that was asked for, others get too young. The reader
     knows by how much (`Reading.shortfall`), and as much more is asked for.
@@ -185,8 +186,11 @@ class Atlas(nn.Module):
         shades = shades - gone * bald * (1 - glasses)
         # Smaller by a pixel: what lies behind a head is not to change with its hair.
         inside = resized(-functional.max_pool2d(-hair, 3, 1, 1), side)
-        turned = shed + gained * (self.greys == 0)
+        turns = self.greys == 0
+        turned = (shed + gained).clamp(-1, 1) * turns
         shades = shades + inside * (turned @ self.hair_colours)[:, :, None, None]
+        before = (-shed * ~turns).sum(1).clamp(0, 1)[:, None, None, None]
+        shades = shades + before * ungreyed(light, inside, lit, tint)
         # Mean faces are soft at their rim, and would be a halo.
         head = 1 - behind(light)
         grey = luma(shades)

@@ -1,4 +1,6 @@
-"""Hair going grey: white ones among those that it has."""
+"""Hair going grey, white ones among those that it has, and as it was before."""
+
+from math import log
 
 from torch import Tensor
 
@@ -10,6 +12,11 @@ STRANDS = 3.0
 """How much stronger lines become at most in hair that turns lighter: black hair hardly has any."""
 NOISE, DEEP = 0.01, 0.05
 """Light below which lines are noise, and at which hair goes half as grey: it lies in shadow."""
+NATURAL = 0.2
+"""Luma beside the cheeks' of what was white and is no longer."""
+COLOURLESS = (0.5, 0.9)
+"""How red hair is beside blue, as a part of how much redder the cheeks are, up to which it surely
+is white, and from which on fair."""
 
 
 def white_hair(light: Tensor) -> Tensor:
@@ -29,3 +36,24 @@ def greyed(light: Tensor, grey: Tensor, white: Tensor) -> tuple[Tensor, Tensor]:
     seen = before.square()
     lighter = light + grey * seen / (seen + DEEP**2) * (white - light)
     return lighter, ((luma(lighter) + NOISE) / (luma(light) + NOISE)).clamp(1.0, STRANDS)
+
+
+def ungreyed(light: Tensor, hair: Tensor, cheeks: Tensor, colours: Tensor) -> Tensor:
+    """Logarithms (N, 3, S, S) of factors on hair that give it the colour that it had before.
+
+    `light` (N, 3, S, S) are pictures, 0 to 1, and `hair` (N, 1, S, S), 0 to 1, says where some is;
+    `cheeks` (N, 3, S, S) are the logarithms of what their colours would be there, and `colours`
+    (N, 1, 1, 1), 0 to 1, says how far pictures have any. White is what is as light as that and has
+    no colour of its own: of this a whole head of hair tells more than one place of it.
+    """
+    seen = luma(light).clamp(min=NOISE)
+    white = (seen / luma(white_hair(cheeks.exp().clamp(max=1))).clamp(min=NOISE)).clamp(max=1)
+    logs = light.clamp(min=NOISE).log()
+    weight = hair * seen
+    total = weight.sum((2, 3), keepdim=True).clamp(min=1e-3)
+    redder = ((logs[:, :1] - logs[:, 2:]) * weight).sum((2, 3), keepdim=True) / total
+    skin = (cheeks[:, :1] - cheeks[:, 2:]).mean((2, 3), keepdim=True).clamp(min=0.1)
+    least, most = COLOURLESS
+    fair = colours * ((redder / skin - least) / (most - least)).clamp(0, 1)
+    tint = cheeks - luma(cheeks) - (logs - luma(logs))
+    return hair * (1 - fair) * white * (log(NATURAL / WHITE) + colours * tint)

@@ -287,6 +287,28 @@ def test_hair_goes_as_grey_as_it_is_seen_to_be_and_more(haired):
         torch.testing.assert_close(found[0, :, 12:], 2 * portrait[:, 12:] - 1, atol=0.03, rtol=0)
 
 
+def test_white_hair_gets_a_colour_on_the_way_to_younger(haired):
+    """And dark hair of one as old is no darker than the light that it lies in says."""
+
+    def light(cluster, group, place):
+        given = grey()
+        given[:8] = 0.4 if cluster == 5 else 0.2
+        return given
+
+    learned = prototypes(painted(haired, light))
+    assert learned.greys[:, 5].min() > 0.1
+    hair = torch.zeros(1, 1, SIDE, SIDE)
+    hair[:, :, :8] = 1
+    for given, target, wanted in ((0.48, 4, 0.12), (0.1, 4, 0.07), (0.48, 5, 0.48)):
+        portrait = torch.full((3, SIDE, SIDE), 0.5)
+        portrait[:, :8] = given
+        found = learned.taught(
+            2 * portrait[None] - 1, face(0.9)[None], one(5), one(target), one(0), hair=hair
+        )
+        seen = ((found[0] + 1) / 2)[:, :5].mean().item()
+        assert seen == pytest.approx(wanted, abs=0.02)
+
+
 def test_little_hair_says_nothing_of_its_colour(haired):
     expected = prototypes(haired).hair
     bald = int(torch.nonzero(haired.clusters == 3)[0])

@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from model.networks.greying import STRANDS, TINT, WHITE, greyed, white_hair
+from model.networks.greying import (
+    NATURAL,
+    STRANDS,
+    TINT,
+    WHITE,
+    greyed,
+    ungreyed,
+    white_hair,
+)
 from model.networks.layers import luma
 
 
@@ -53,3 +61,45 @@ def test_hair_that_is_lighter_than_white_pales_and_gets_no_darker():
     torch.testing.assert_close(luma(grey), luma(blond))
     torch.testing.assert_close(grey - luma(grey), 0.5 * (blond - luma(blond)), atol=0.02, rtol=0)
     torch.testing.assert_close(strands, torch.ones(1, 1, 4, 4))
+
+
+SKIN = (0.7, 0.5, 0.35)
+
+
+def coloured(light, colours=1.0, cheeks=SKIN, hair=None):
+    """Hair of this light after it has got its colour back."""
+    hair = share(1.0) if hair is None else hair
+    logs = ungreyed(light, hair, plain(*cheeks).log(), torch.full((1, 1, 1, 1), colours))
+    return light * logs.exp()
+
+
+def test_white_hair_becomes_dark_and_as_warm_as_skin():
+    was = coloured(white_hair(plain(*SKIN)))
+    logs, skin = was.log(), plain(*SKIN).log()
+    torch.testing.assert_close(logs - luma(logs), skin - luma(skin), atol=1e-4, rtol=0)
+    torch.testing.assert_close(luma(was), NATURAL * luma(plain(*SKIN)), atol=0, rtol=0.05)
+
+
+def test_hair_that_is_half_as_light_as_white_becomes_half_as_much_darker():
+    dull = coloured(0.5 * white_hair(plain(0.6, 0.6, 0.6)), colours=0.0, cheeks=(0.6,) * 3)
+    torch.testing.assert_close(dull, plain(0.27) * (NATURAL / WHITE) ** 0.5, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("brightness", [0.3, 1.2])
+def test_fair_and_brown_hair_keep_their_colour(brightness):
+    given = brightness * plain(*SKIN)
+    torch.testing.assert_close(coloured(given), given)
+
+
+def test_in_black_and_white_light_hair_is_white_hair():
+    was = coloured(plain(0.5, 0.5, 0.5), colours=0.0, cheeks=(0.5,) * 3)
+    torch.testing.assert_close(was, plain(0.5) * NATURAL / WHITE)
+
+
+def test_where_no_hair_is_none_gets_a_colour():
+    given = torch.rand(1, 3, 4, 4)
+    left = share(1.0).clone()
+    left[..., 2:] = 0
+    was = coloured(given, hair=left)
+    torch.testing.assert_close(was[..., 2:], given[..., 2:], atol=0, rtol=0)
+    assert (was[..., :2] < given[..., :2]).any()
