@@ -14,7 +14,16 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional
 
-from model.networks.atlas import Atlas, bearded, behind, coloured, kept_at_nose, on_turned, warm
+from model.networks.atlas import (
+    Atlas,
+    bearded,
+    behind,
+    coloured,
+    kept_at_nose,
+    on_turned,
+    warm,
+    without_lips,
+)
 from model.networks.departure import bounded, departure
 from model.networks.greying import WHITE, greyed, ungreyed, white_hair
 from model.networks.layers import LUMA, enlarged, laid_along, luma, resized, softened
@@ -153,14 +162,20 @@ class Prototypes:
         fade = (self.fades[group] * younger[:, :, None, None]).sum(1, keepdim=True)
         mean = self.shapes.mean(0).expand_as(landmarks)
         place = bending_flow(mean, landmarks - mean, side // 2)
-        room, alike, *gone = self._gone(bent, landmarks, source, target, group, hair)
+        room, alike, gone, beard, skin, lit = self._gone(
+            bent, landmarks, source, target, group, hair
+        )
+        shades = alike * bounded(strength * self.tone * look, room)
         relief = strength * self.relief * relief - line_strength * resized(fade, side)
         maps = torch.cat(
             [
-                alike * bounded(strength * self.tone * look, room),
+                shades,
                 kept_at_nose(relief, self.nose),
                 line_strength * resized(lines, side) * on_turned(place, side),
-                *gone,
+                gone,
+                beard,
+                without_lips(skin + shades, self.own, self.mouth),
+                lit,
             ],
             1,
         )
@@ -169,7 +184,7 @@ class Prototypes:
         light, grey = (bent + 1) / 2, torch.zeros_like(beard)
         smooth, smoother = _bands(light)
         plain, beard = luma(skin), beard * (1 - behind(light))
-        skin = plain + coloured(lit) * (skin - plain) + shades
+        skin = plain + coloured(lit) * (skin - plain)
         if hair is not None:
             greys, colours = self.greys[group], self.hair.diff(dim=1, prepend=self.hair[:, :1])
             turning = (older.float() - younger.float()) * (greys == 0)

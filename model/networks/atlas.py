@@ -172,11 +172,12 @@ class Atlas(nn.Module):
         shaven = people @ (1 - self.bare)
         shaven = shaven * ((people + way) @ self.bare).clamp(0, 1)
         beard = shaven[:, None, None, None] * bearded(self._at(self.beards), found)
-        maps = torch.cat([shades, contrasts, gone, beard, found.skin, found.light], 1)
+        skin = without_lips(found.skin + shades, self._at(self.own), self._at(self.mouth))
+        maps = torch.cat([shades, contrasts, gone, beard, skin, found.light], 1)
         maps = resized(laid_along(maps, reading.place), side)
         shades, contrasts, gone, beard, skin, lit = maps.split([3, 2, 3, 1, 3, 3], 1)
         tint, grey = coloured(found.light), luma(skin)
-        skin = grey + tint * (skin - grey) + shades
+        skin = grey + tint * (skin - grey)
         hair_around, glasses = (
             resized(functional.max_pool2d(x, 3, 1, 1), side)
             for x in (hair, worn(reading.eyeglasses.float()))
@@ -237,6 +238,25 @@ def bearded(beards: Tensor, found: Departure) -> Tensor:
     """(N, 1, S, S), 0 to 1: what may be shaved, where beards grow (S, S) as `Atlas.beards` says."""
     grown, hanging = (2 * beards - 1).clamp(min=0), (2 * beards).clamp(max=1)
     return torch.maximum(grown * found.beard, hanging * found.grey_beard)
+
+
+AROUND = 8 / 64
+"""How far around a place of a mouth skin is looked for, in shares of the side."""
+
+
+def without_lips(skin: Tensor, face: Tensor, mouth: Tensor) -> Tensor:
+    """Log colours (N, 3, S, S) of a mean face, at its mouth those of the skin around it.
+
+    `face` and `mouth` (S, S), 0 to 1, say where these are. A beard's edge is not where the mean
+    face's lips are: shaved, a laugh would have theirs around its own.
+    """
+    margin = round(AROUND * skin.shape[-1])
+    weight = (face * (1 - mouth))[None, None]
+    found = torch.cat([weight * skin, weight.expand_as(skin[:, :1])], 1)
+    found = functional.avg_pool2d(found, 2 * margin + 1, 1, margin)
+    # Where no skin is near, it stays as it is.
+    around = (found[:, :3] + 1e-3 * skin) / (found[:, 3:] + 1e-3)
+    return skin + mouth * (around - skin)
 
 
 def kept_at_nose(contrasts: Tensor, nose: Tensor) -> Tensor:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from model.networks.atlas import FLAT, MIDDLE, TURNED, Atlas, behind, on_turned, worn
+from model.networks.atlas import FLAT, MIDDLE, TURNED, Atlas, behind, on_turned, without_lips, worn
 from model.networks.departure import BRIGHTER, DARKER, LARGE, PALER, UNLIKE
 from model.networks.greying import NATURAL, WHITE
 from model.networks.layers import LUMA
@@ -49,6 +49,35 @@ def face(dark=0.5, spot=SPOT):
     light = torch.full((1, 3, SIDE, SIDE), 0.4)
     light[(..., *spot)] *= dark
     return light
+
+
+def test_a_mean_face_without_lips_has_the_skin_around_them(atlas):
+    """And in the light of that place, where `face` says that skin is."""
+    face, mouth = torch.zeros(SIDE, SIDE), torch.zeros(SIDE, SIDE)
+    face[8:56, 8:56], mouth[36:44, 24:40] = 1, 1
+    skin = torch.linspace(-1, 0, SIDE).expand(1, 3, SIDE, SIDE).clone()
+    given = skin.clone()
+    given[..., 37:43, 25:39] -= 1
+    given[..., :8] = 5  # hair
+    found = without_lips(given, face, mouth)
+    torch.testing.assert_close(found[..., 28:36, 36], found[..., 44:52, 36], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[..., 36:44, 24:40], skin[..., 36:44, 24:40], atol=0.06, rtol=0)
+    torch.testing.assert_close(found[..., :36, :], given[..., :36, :], atol=0, rtol=0)
+    nowhere = without_lips(given, 0 * face, mouth)
+    torch.testing.assert_close(nowhere, given)
+
+
+def test_a_laugh_that_is_shaved_has_no_lips_around_its_own(atlas):
+    """The mean face's lie where skin is seen: it is dark there, as a beard is."""
+    atlas.own.fill_(1.0)
+    means = atlas.means.view(6, 3, SIDE, SIDE)
+    means[..., 40:46, 28:36] = -0.7
+    atlas.mouth.view(SIDE, SIDE)[38:48, 26:38] = 1
+    atlas.beards.view(SIDE, SIDE)[38:48, 26:38] = 1
+    light = face(0.3, (slice(38, 48), slice(26, 38)))
+    skin = looks(atlas, light, 5, [0.0, 1.0, 0.0]).skin[0, :, 38:48, 26:38]
+    around = looks(atlas, light, 5, [0.0, 1.0, 0.0]).skin[0, :, 30:34, 30:34].mean()
+    torch.testing.assert_close(skin, around.expand_as(skin), atol=0.1, rtol=0)
 
 
 def test_what_lies_behind_a_head_keeps_its_colour(atlas):
