@@ -84,6 +84,9 @@ class Atlas(nn.Module):
     """Most clusters that are asked for beyond what is wanted."""
     GREYEST = 0.8
     """Most of hair that goes white."""
+    HOARY = (0.15, 0.5)
+    """How probably a portrait is of an age with white hair for what is white to be so by age, from
+    none of it to all: the hair tells too."""
     LEAST, NOSE = 0.3, 0.45
     """Limits of how much weaker lines become, and those of a nose."""
     WORN = (2.0, 0.7)
@@ -190,8 +193,9 @@ class Atlas(nn.Module):
         turns = self.greys == 0
         turned = (shed + gained).clamp(-1, 1) * turns
         shades = shades + inside * (turned @ self.hair_colours)[:, :, None, None]
-        before = (-shed * ~turns).sum(1).clamp(0, 1)[:, None, None, None]
-        shades = shades + before * ungreyed(light, inside, lit, tint)
+        least, most = self.HOARY
+        before = ((-(shed * ~turns).sum(1) - least) / (most - least)).clamp(0, 1)
+        shades = shades + before[:, None, None, None] * ungreyed(light, inside, lit, tint)
         # Mean faces are soft at their rim, and would be a halo.
         head = 1 - behind(light)
         grey = luma(shades)

@@ -2,7 +2,9 @@
 
 from math import log
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model.networks.layers import luma
 
@@ -14,6 +16,8 @@ NOISE, DEEP = 0.01, 0.05
 """Light below which lines are noise, and at which hair goes half as grey: it lies in shadow."""
 NATURAL = 0.2
 """Luma beside the cheeks' of what was white and is no longer."""
+LOCK = 4 / 128
+"""How far around a place hair is as white as there, in shares of the side: strands stay."""
 COLOURLESS = (0.5, 0.9)
 """How red hair is beside blue, as a part of how much redder the cheeks are, up to which it surely
 is white, and from which on fair."""
@@ -48,6 +52,10 @@ def ungreyed(light: Tensor, hair: Tensor, cheeks: Tensor, colours: Tensor) -> Te
     """
     seen = luma(light).clamp(min=NOISE)
     white = (seen / luma(white_hair(cheeks.exp().clamp(max=1))).clamp(min=NOISE)).clamp(max=1)
+    margin = round(LOCK * light.shape[-1])
+    white = torch.cat([hair * white, hair], 1)
+    white, around = functional.avg_pool2d(white, 2 * margin + 1, 1, margin).chunk(2, 1)
+    white = white / around.clamp(min=NOISE)
     logs = light.clamp(min=NOISE).log()
     weight = hair * seen
     total = weight.sum((2, 3), keepdim=True).clamp(min=1e-3)

@@ -185,6 +185,26 @@ def test_hair_goes_grey_with_age_and_gets_its_colour_back(atlas, cluster, target
         torch.testing.assert_close(map_[34:], torch.zeros(30), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("old", "share"), [(0.1, 0.0), (0.325, 0.5), (0.6, 1.0)])
+@torch.no_grad()
+def test_hair_is_white_by_age_in_who_is_likely_as_old(atlas, old, share):
+    """Others have fair hair, and keep it."""
+    atlas.greys[2] = 0.4
+    atlas.own.zero_()
+    atlas.asked.weight.zero_()
+    atlas.asked.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    people = torch.full((1, 6), -100.0)
+    people[0, 1:3] = torch.tensor([1 - old, old]).log() / Atlas.SURENESS
+    bare = torch.full((1, 1, 32, 32), -100.0)
+    hair = bare.clone()
+    hair[..., :16] = 100  # on the left
+    reading = Reading(torch.zeros(1, 2, 16, 16), people, hair, torch.zeros(1, 3), bare)
+    light = torch.full((1, 3, SIDE, SIDE), 0.4)
+    found = atlas.looks(torch.zeros(1, 8), reading, light).shades[..., 20, 8]
+    wanted = torch.full((1, 3), share * math.log(NATURAL / WHITE))
+    torch.testing.assert_close(found, wanted, atol=0.03, rtol=0)
+
+
 def test_white_hair_lies_in_the_light_that_is_on_the_face(atlas):
     ramp = torch.linspace(0.2, 0.6, SIDE).expand(1, 3, SIDE, SIDE)
     white = looks(atlas, ramp, 0, [0.0, 0.0, 1.0]).white[0, 0, SIDE // 2]

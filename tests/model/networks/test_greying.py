@@ -97,9 +97,19 @@ def test_in_black_and_white_light_hair_is_white_hair():
 
 
 def test_where_no_hair_is_none_gets_a_colour():
-    given = torch.rand(1, 3, 4, 4)
+    given = 0.2 + 0.6 * torch.rand(1, 1, 4, 4).expand(1, 3, 4, 4)
     left = share(1.0).clone()
     left[..., 2:] = 0
     was = coloured(given, hair=left)
     torch.testing.assert_close(was[..., 2:], given[..., 2:], atol=0, rtol=0)
-    assert (was[..., :2] < given[..., :2]).any()
+    assert (was[..., :2] < 0.9 * given[..., :2]).all()
+
+
+def test_strands_of_white_hair_stay():
+    strands = plain(0.5).clone()
+    strands[..., 1::2] = 0.4
+    hair = torch.ones(1, 1, 64, 64)
+    given = strands.tile(1, 1, 16, 16)
+    cheeks = torch.full((1, 3, 64, 64), 0.5).log()
+    logs = ungreyed(given, hair, cheeks, torch.zeros(1, 1, 1, 1))[..., 8:56, 8:56]
+    assert logs.std() < 0.05 < -logs.mean()
