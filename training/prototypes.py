@@ -21,6 +21,7 @@ from model.networks.atlas import (
     coloured,
     kept_at_nose,
     on_turned,
+    unstretched,
     warm,
     without_lips,
 )
@@ -181,6 +182,9 @@ class Prototypes:
         )
         maps = laid_along(maps, place)
         shades, contrasts, lines, gone, beard, skin, lit = maps.split([3, 2, 1, 3, 1, 3, 3], 1)
+        told = resized(unstretched(place), side)
+        shades, lines = told * shades, told * lines
+        contrasts = told * contrasts.clamp(min=0) + contrasts.clamp(max=0)
         light, grey = (bent + 1) / 2, torch.zeros_like(beard)
         smooth, smoother = _bands(light)
         plain, beard = luma(skin), beard * (1 - behind(light))

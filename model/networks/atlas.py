@@ -49,7 +49,8 @@ class Atlas(nn.Module):
     a path between two latents is one between two faces, and beyond them their difference grows.
     Only lines come with age and do not go again: where mean faces have them others have none, and
     taken away there they would be bright ones. What lines a portrait has near them fades instead.
-    None come along the middle of a turned face, where a nose would have two ridges. White comes to
+    None come along the middle of a turned face, where a nose would have two ridges, and little on
+    its near cheek, where the mean face is stretched. White comes to
     hair as lines do to skin: a factor on its colour would leave black hair black. On the way to
     younger white hair gets a colour again, and what is not white keeps its own.
 
@@ -179,6 +180,9 @@ class Atlas(nn.Module):
         maps = torch.cat([shades, contrasts, gone, beard, skin, found.light], 1)
         maps = resized(laid_along(maps, reading.place), side)
         shades, contrasts, gone, beard, skin, lit = maps.split([3, 2, 3, 1, 3, 3], 1)
+        told = unstretched(reading.place)
+        at = resized(told, side)
+        shades, contrasts = at * shades, at * contrasts.clamp(min=0) + contrasts.clamp(max=0)
         tint, grey = coloured(found.light), luma(skin)
         skin = grey + tint * (skin - grey)
         hair_around, glasses = (
@@ -203,7 +207,8 @@ class Atlas(nn.Module):
         grey = inside * (gained @ self.greys).clamp(max=self.GREYEST)[:, None, None, None]
         lines = (gained @ self.lines).unflatten(1, (1, self.LINES, -1))
         lines = lines * on_turned(reading.place, self.LINES)
-        lines = laid_along(lines, reading.place) * (1 - resized(hair, self.LINES))
+        lines = laid_along(lines, reading.place) * resized(told, self.LINES)
+        lines = lines * (1 - resized(hair, self.LINES))
         flow = (asked - own.sum(1)) @ self.bends
         flow = laid_along(flow.unflatten(1, (2, self.BENDS, self.BENDS)), reading.place)
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
@@ -289,6 +294,24 @@ def on_turned(place: Tensor, side: int) -> Tensor:
     apart = ((torch.arange(side, device=place.device) + 0.5) / side - 0.5).abs()
     standing = ((far - apart) / (far - near)).clamp(0, 1)
     return 1 - turned[:, None, None, None] * standing
+
+
+STRETCHED = (0.15, 0.6)
+"""How far apart in the mean face, beside how far in the picture, places side by side are at most
+where nothing of it is told, and from where on all is."""
+
+
+def unstretched(place: Tensor) -> Tensor:
+    """(N, 1, S, S), 0 to 1: how far places (N, 2, S, S) of a face tell it from its neighbours.
+
+    The near cheek of a turned head is a strip of the mean face, and what lies there, a corner of an
+    eye, would be a stroke across it.
+    """
+    across = 1 + place[:, :1].diff(dim=3) * (place.shape[-1] / 2)
+    across = functional.pad(across, (1, 1, 1, 1), mode="replicate")
+    across = functional.avg_pool2d(across, (3, 2), 1)
+    least, most = STRETCHED
+    return ((across - least) / (most - least)).clamp(0, 1)
 
 
 def worn(eyeglasses: Tensor) -> Tensor:

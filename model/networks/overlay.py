@@ -133,7 +133,10 @@ class Overlay(nn.Module):
                 gain = functional.leaky_relu(gain, self.SMOOTHING)
             gain = 1 + gain
             smooth, detail = self._parted(under, drawn.shape[-1])
-            under = enlarged(smooth, side) + enlarged(gain, side) * detail
+            gain = enlarged(gain, side)
+            plain = self.atlas is None
+            detail = gain * detail if plain else 2 * reinforced(detail / 2, gain)
+            under = enlarged(smooth, side) + detail
         lain = shrunk(under, drawn.shape[-1])
         change = torch.sigmoid(self.to_mask(features.fine)) * (drawn - lain)
         if self.atlas is not None:

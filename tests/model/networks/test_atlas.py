@@ -3,7 +3,17 @@ import math
 import pytest
 import torch
 
-from model.networks.atlas import FLAT, MIDDLE, TURNED, Atlas, behind, on_turned, without_lips, worn
+from model.networks.atlas import (
+    FLAT,
+    MIDDLE,
+    TURNED,
+    Atlas,
+    behind,
+    on_turned,
+    unstretched,
+    without_lips,
+    worn,
+)
 from model.networks.departure import BRIGHTER, DARKER, LARGE, PALER, UNLIKE
 from model.networks.greying import NATURAL, WHITE
 from model.networks.layers import LUMA
@@ -78,6 +88,40 @@ def test_a_laugh_that_is_shaved_has_no_lips_around_its_own(atlas):
     skin = looks(atlas, light, 5, [0.0, 1.0, 0.0]).skin[0, :, 38:48, 26:38]
     around = looks(atlas, light, 5, [0.0, 1.0, 0.0]).skin[0, :, 30:34, 30:34].mean()
     torch.testing.assert_close(skin, around.expand_as(skin), atol=0.1, rtol=0)
+
+
+def squeezed(share, size=16):
+    """Places of a face of which the mean face is `share` as wide right of the middle."""
+    column = (torch.arange(size) + 0.5) / size * 2 - 1
+    across = torch.where(column > 0, share * column, column) - column
+    return torch.stack([across.expand(size, size), torch.zeros(size, size)])[None]
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.1, 0.0), (0.375, 0.5), (0.6, 1.0), (1.5, 1.0)])
+def test_little_is_told_where_the_mean_face_is_stretched(atlas, share, told):
+    found = unstretched(squeezed(share))
+    torch.testing.assert_close(found[..., 10:], torch.full((1, 1, 16, 6), told))
+    torch.testing.assert_close(found[..., :6], torch.ones(1, 1, 16, 6))
+    atlas.own.zero_()
+    faces = atlas.faces.view(6, 5, SIDE, SIDE)
+    faces[2] = 0.2
+    atlas.means.view(6, 3, SIDE, SIDE)[2] = 0.2
+    light = torch.full((1, 3, SIDE, SIDE), 0.4)
+    change = looks(atlas, light, 0, [0.0, 0.0, 1.0], squeezed(share))
+    for map_ in (change.shades, change.fine, change.wide):
+        assert map_[0, 0, 32, 50].item() == pytest.approx(0.2 * told, abs=0.01)
+        assert map_[0, 0, 32, 12].item() == pytest.approx(0.2, abs=0.01)
+    faces[2, 3:] = -0.2
+    change = looks(atlas, light, 0, [0.0, 0.0, 1.0], squeezed(share))
+    assert change.fine[0, 0, 32, 50].item() == pytest.approx(-0.2, abs=0.01)  # lines fade
+
+
+def test_no_lines_are_drawn_where_the_mean_face_is_stretched(atlas):
+    atlas.lines[2] = -0.3
+    light = torch.full((1, 3, SIDE, SIDE), 0.4)
+    lines = looks(atlas, light, 0, [0.0, 0.0, 1.0], squeezed(0.1)).lines[0, 0, 64]
+    assert lines[100].item() == pytest.approx(0, abs=1e-4)
+    assert lines[20].item() == pytest.approx(-0.3, abs=1e-4)
 
 
 def test_what_lies_behind_a_head_keeps_its_colour(atlas):
