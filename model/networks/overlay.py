@@ -100,7 +100,7 @@ class Overlay(nn.Module):
     """Limits of how much weaker or stronger an atlas makes lines, and of what those it adds do."""
     DARK = 0.1
     """Added to light (0 to 2) before what is drawn over an atlas is taken as a factor on it."""
-    RELIT, RELIT_OLDER = 0.12, 0.3
+    RELIT, RELIT_OLDER = 0.12, 0.2
     """How far that factor is from 1 at most: more is a grey shade, or teeth that are dark; on the
     way to an older age folds are."""
     SMOOTHING = 0.01
@@ -125,7 +125,7 @@ class Overlay(nn.Module):
     def forward(
         self, features: Features, drawn: Tensor, portrait: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        under, flow, most = self._bent(features, portrait, drawn.shape[-1])
+        under, flow, most, hue = self._bent(features, portrait, drawn.shape[-1])
         side = portrait.shape[-1]
         if self.to_gain is not None:
             gain = torch.tanh(self.to_gain(features.fine))
@@ -144,6 +144,8 @@ class Overlay(nn.Module):
             # Behind a head it would be a halo.
             relit = most * torch.tanh(relit / most) * (1 - behind((lain + 1) / 2))
             relit = 1 + relit
+            # Overexposed skin that it darkens is red there, not grey.
+            relit = relit * (-relit.clamp(max=1).log() * hue).exp()
             return (under + 1) * enlarged(relit, side) - 1, under, flow
         return under + enlarged(self._softened(change), side), under, flow
 
@@ -152,12 +154,13 @@ class Overlay(nn.Module):
 
     def _bent(
         self, features: Features, portrait: Tensor, side: int
-    ) -> tuple[Tensor, Tensor, Tensor | float]:
+    ) -> tuple[Tensor, Tensor, Tensor | float, Tensor | float]:
         """The portrait with the shape, and where there is an atlas the look, of the target; what
-        bends it; and how far it may be lit otherwise, (N, 1, 1, 1)."""
+        bends it; how far it may be lit otherwise, (N, 1, 1, 1); and how much less each of its
+        colours falls where it gets darker, (N, 3, side, side), as in `ruddiness`."""
         if self.flow is not None:
             flow = self.flow(features.coarse)
-            return laid_along(portrait, flow, "bicubic"), flow, self.RELIT
+            return laid_along(portrait, flow, "bicubic"), flow, self.RELIT, 0.0
         assert self.atlas is not None
         assert features.reading is not None
         smooth, detail = self._parted(portrait, side)
@@ -182,7 +185,8 @@ class Overlay(nn.Module):
         changed = changed + enlarged(looks.beard, across) * (skin - changed)
         changed = (changed + 1) * lines ** (1 - enlarged(hue, across)) - 1
         most = self.RELIT + (self.RELIT_OLDER - self.RELIT) * older
-        return laid_along(changed, looks.flow, "bicubic"), looks.flow, most
+        hue = laid_along(hue, looks.flow)
+        return laid_along(changed, looks.flow, "bicubic"), looks.flow, most, hue
 
     def _parted(self, picture: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """What of a picture (N, 3, R, R) is coarse, (N, 3, side, side), and its finer detail."""

@@ -370,6 +370,30 @@ def test_what_is_drawn_takes_light_where_it_wants(generator, atlas, cluster, tar
             assert light(image).mean().item() == pytest.approx(relit, abs=2e-3)
 
 
+def test_where_what_is_drawn_darkens_overexposed_skin_it_is_red(generator, atlas):
+    sure(generator, 1, 0, [0.0, 0.0, 1.0])
+    atlas.faces.zero_()
+    skin = torch.tensor([1.04, 0.99, 0.95]).view(1, 3, 1, 1).expand(1, 3, SIDE, SIDE)
+    decoder = generator.decoder
+    changes = []
+    for grey in (0.96, 0.6):
+        before = changed(generator, 2 * grey * skin - 1)
+        with torch.no_grad():
+            decoder.to_rgb.weight.zero_()
+            decoder.to_rgb.bias.fill_(-0.5)
+            decoder.overlay.to_mask.bias.fill_(100.0)
+        after = changed(generator, 2 * grey * skin - 1)
+        with torch.no_grad():
+            decoder.overlay.to_mask.bias.fill_(-100.0)
+        changes.append((light(after) / light(before)).log().mean((0, 2, 3)))
+    bright, plain = changes
+    assert plain.max() < -0.1
+    torch.testing.assert_close(plain, plain.mean().expand(3), atol=1e-3, rtol=0)
+    share = min(torch.tensor([1.04, 0.99, 0.95]).log().abs().mean().item() / 0.03, 1)
+    wanted = 1 - share * torch.tensor(RUDDY)
+    torch.testing.assert_close(bright / (bright / wanted).mean(), wanted, atol=0.02, rtol=0)
+
+
 def test_what_is_drawn_casts_no_halo_behind_a_head(generator, atlas):
     sure(generator, 0, 0, [0.0, 0.0, 0.0])
     atlas.faces.zero_()
