@@ -214,7 +214,7 @@ class Atlas(nn.Module):
         # It says how far a place moves; what is wanted is how far what moves to a place has come.
         flow = laid_along(flow, flow)
         # Shaved next to what lies behind a head, skin would glow.
-        beard = beard * bald * (1 - functional.max_pool2d(1 - head, 5, 1, 2))
+        beard = beard * bald * head
         white = white_hair(lit.exp().clamp(max=1))
         ahead = ((own.sum(1) @ older.T.triu(1)) * asked).sum(1).clamp(0, 1)
         return Looks(

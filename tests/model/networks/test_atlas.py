@@ -378,6 +378,19 @@ def test_men_are_shaved_on_the_way_to_an_age_without_beards(bearded, cluster, ta
     torch.testing.assert_close(skin, torch.full_like(skin, 0.4), atol=2e-3, rtol=0)
 
 
+def test_men_are_shaved_to_the_rim_of_their_head(atlas):
+    """But for the pixels that are blurred with what lies behind it."""
+    atlas.own.zero_()
+    atlas.bare[3] = 1
+    atlas.beards.view(SIDE, SIDE)[40:56, 20:44] = 1
+    light = face(0.4, (slice(40, 56), slice(20, 44)))
+    light[..., 40:] = 0.5  # what lies behind
+    light[:, 0, :, :40] += 0.05
+    beard = looks(atlas, light, 5, [1.0, 0.0, 0.0]).beard[0, 0, 48]
+    assert beard[30:36].min() > 0.9
+    assert beard[39:].max() < 0.1
+
+
 def test_below_the_jaw_only_grey_beards_are_shaved(bearded):
     light = face(0.5, (slice(44, 64), slice(0, 64)))
     grey = light.clone()
