@@ -28,7 +28,7 @@ from model.networks.atlas import (
 from model.networks.departure import bounded, departure
 from model.networks.greying import WHITE, greyed, ungreyed, white_hair
 from model.networks.layers import LUMA, enlarged, laid_along, luma, resized, softened
-from model.networks.overlay import Overlay, dimmed, reinforced, ruddiness
+from model.networks.overlay import Overlay, dimmed, overexposed, reinforced, ruddiness
 from training.data import DataError, PortraitSet
 from training.metrics import head_turn
 from training.shapes import FRONTAL, bending_flow, mean_shapes
@@ -206,7 +206,7 @@ class Prototypes:
             torch.cat([contrasts, lines], 1).exp().clamp(Overlay.LEAST, Overlay.MOST).chunk(3, 1)
         )
         broad = (smoother + reinforced(smooth - smoother, wide)) * shades
-        hue = (target > source)[:, None, None, None] * warm(lit) * ruddiness(smooth)
+        hue = ruddiness((target > source)[:, None, None, None] * warm(lit) * overexposed(smooth))
         broad = broad * (-dimmed(smooth, broad) * hue).exp()
         broad, strands = greyed(broad, grey, white_hair(lit.exp().clamp(max=1)))
         light = broad + shades * reinforced(light - smooth, fine * strands)

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from model.networks.departure import Departure, bounded, departure
 from model.networks.greying import ungreyed, white_hair
-from model.networks.layers import EqualLinear, laid_along, luma, resized
+from model.networks.layers import EqualLinear, laid_along, luma, mean_around, resized
 from model.networks.reader import Reading
 
 
@@ -262,7 +262,7 @@ def without_lips(skin: Tensor, face: Tensor, mouth: Tensor) -> Tensor:
     margin = round(AROUND * skin.shape[-1])
     weight = (face * (1 - mouth))[None, None]
     found = torch.cat([weight * skin, weight.expand_as(skin[:, :1])], 1)
-    found = functional.avg_pool2d(found, 2 * margin + 1, 1, margin)
+    found = mean_around(found, margin)
     # Where no skin is near, it stays as it is.
     around = (found[:, :3] + 1e-3 * skin) / (found[:, 3:] + 1e-3)
     return skin + mouth * (around - skin)

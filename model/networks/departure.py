@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from model.networks.layers import luma
+from model.networks.layers import luma, mean_around
 
 LARGE, TINT = 1.0, 0.3
 """Departures near the first count ever less, and those of colour only up to the second."""
@@ -116,7 +116,8 @@ def _alike(grey: Tensor, mouth: Tensor) -> Tensor:
     """
     margin = round(ABOUT * grey.shape[-1])
     apart = functional.pad(grey.abs().clamp(max=LARGE), (margin,) * 4, mode="replicate")
-    square = functional.avg_pool2d(apart, 2 * margin + 1, 1).square()
+    inside = slice(margin, -margin)
+    square = mean_around(apart, margin)[..., inside, inside].square()
     alike, talking = (1 / (1 + square / least**2) for least in (UNLIKE, MIMIC))
     return alike * (1 - mouth * (1 - talking))
 

@@ -4,9 +4,8 @@ from math import log
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from model.networks.layers import luma
+from model.networks.layers import luma, mean_around
 
 WHITE, TINT = 0.9, 0.4
 """White hair's luma beside the cheeks', and how much of these' colour it has: that of the light."""
@@ -54,7 +53,7 @@ def ungreyed(light: Tensor, hair: Tensor, cheeks: Tensor, colours: Tensor) -> Te
     white = (seen / luma(white_hair(cheeks.exp().clamp(max=1))).clamp(min=NOISE)).clamp(max=1)
     margin = round(LOCK * light.shape[-1])
     white = torch.cat([hair * white, hair], 1)
-    white, around = functional.avg_pool2d(white, 2 * margin + 1, 1, margin).chunk(2, 1)
+    white, around = mean_around(white, margin).chunk(2, 1)
     white = white / around.clamp(min=NOISE)
     logs = light.clamp(min=NOISE).log()
     weight = hair * seen

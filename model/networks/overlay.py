@@ -173,7 +173,8 @@ class Overlay(nn.Module):
         shades, across, shown = looks.shades.exp(), portrait.shape[-1], light
         light = (lightest + reinforced(light - lightest, wide)) * shades
         older = looks.older[:, None, None, None]
-        hue = older * looks.warm * ruddiness(shown)
+        pale = older * looks.warm * overexposed(shown)
+        hue = ruddiness(pale)
         light = light * (-dimmed(shown, light) * hue).exp()
         light, strands = greyed(light, looks.grey, looks.white)
         smooth = 2 * light - 1
@@ -185,7 +186,7 @@ class Overlay(nn.Module):
         changed = changed + enlarged(looks.beard, across) * (skin - changed)
         changed = (changed + 1) * lines ** (1 - enlarged(hue, across)) - 1
         most = self.RELIT + (self.RELIT_OLDER - self.RELIT) * older
-        hue = laid_along(hue, looks.flow)
+        hue = ruddiness(laid_along(pale, looks.flow))
         return laid_along(changed, looks.flow, "bicubic"), looks.flow, most, hue
 
     def _parted(self, picture: Tensor, side: int) -> tuple[Tensor, Tensor]:
@@ -205,12 +206,16 @@ def reinforced(lines: Tensor, times: Tensor) -> Tensor:
     return times * grey + weaker * (lines - grey)
 
 
-def ruddiness(light: Tensor) -> Tensor:
-    """(N, 3, S, S), how much less each colour of light (N, 3, S, S), 0 to 1, falls than its luma,
-    in shares of the logarithm."""
+def overexposed(light: Tensor) -> Tensor:
+    """(N, 1, S, S), 0 to 1, how much of its colour light (N, 3, S, S), 0 to 1, has lost."""
     least, most = OVEREXPOSED
-    lost = ((luma(light) - least) / (most - least)).clamp(0, 1)
-    return lost * constant(RUDDY, light)[:, None, None]
+    return ((luma(light) - least) / (most - least)).clamp(0, 1)
+
+
+def ruddiness(lost: Tensor) -> Tensor:
+    """(N, 3, S, S), how much less each colour falls than the luma, in shares of the logarithm,
+    where light has lost (N, 1, S, S) of it."""
+    return lost * constant(RUDDY, lost)[:, None, None]
 
 
 def dimmed(before: Tensor, after: Tensor) -> Tensor:

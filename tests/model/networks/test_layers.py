@@ -9,6 +9,7 @@ from model.networks.layers import (
     ModulatedConv2d,
     PixelNorm,
     blur,
+    mean_around,
     pixel_normalised,
     pooled_convolution,
     softened,
@@ -150,3 +151,10 @@ def test_a_blur_keeps_what_is_flat_up_to_the_edges():
     spot[..., 4, 4] = 1
     line = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     torch.testing.assert_close(softened(spot, 2)[0, 0, 2:7, 2:7], line[:, None] * line)
+
+
+@pytest.mark.parametrize("margin", [1, 8])
+def test_means_around_are_those_of_windows_with_zeros_outside(margin):
+    x = torch.rand(2, 3, 24, 24)
+    wanted = functional.avg_pool2d(x, 2 * margin + 1, 1, margin)
+    torch.testing.assert_close(mean_around(x, margin), wanted)

@@ -7,7 +7,15 @@ import torch
 from model.networks.atlas import Atlas
 from model.networks.greying import WHITE
 from model.networks.lifespan import LifespanGenerator, LifespanShape
-from model.networks.overlay import BRIGHT_SIDES, OVEREXPOSED, RUDDY, STRONG, Overlay, ruddiness
+from model.networks.overlay import (
+    BRIGHT_SIDES,
+    OVEREXPOSED,
+    RUDDY,
+    STRONG,
+    Overlay,
+    overexposed,
+    ruddiness,
+)
 from model.networks.reader import Reader
 
 SHAPE = LifespanShape(4, 12, 8, overlay=True, detail=2, softness=2, prototypes=(2, 3))
@@ -210,7 +218,7 @@ def test_overexposed_skin_gets_its_colour_as_it_darkens(generator, atlas, grey, 
 
 def test_what_was_overexposed_is_told_by_its_luma():
     greys = torch.tensor([0.2, OVEREXPOSED[0], sum(OVEREXPOSED) / 2, OVEREXPOSED[1], 1.0])
-    found = ruddiness(greys.view(5, 1, 1, 1).expand(5, 3, 1, 1))[..., 0, 0]
+    found = ruddiness(overexposed(greys.view(5, 1, 1, 1).expand(5, 3, 1, 1)))[..., 0, 0]
     wanted = torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0])[:, None] * torch.tensor(RUDDY)
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
