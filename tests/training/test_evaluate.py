@@ -218,7 +218,7 @@ def test_another_person_of_the_right_age_is_told_from_the_portrait(people, life,
     assert found["judged_cluster_share"] >= 5 / 6 - 1e-3
     assert found["interpolation_rank_correlation"] > 0.8
     assert found["identity_distance"] > 0.6
-    assert found["identity_share"] < 0.3
+    assert found["identity_share"] < 0.4
     assert found["rank1_share"] <= 1 / 6 + 1e-3
     assert found["reconstruction_psnr_db"] < 30
 
