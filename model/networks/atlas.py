@@ -49,10 +49,10 @@ class Atlas(nn.Module):
     a path between two latents is one between two faces, and beyond them their difference grows.
     Only lines come with age and do not go again: where mean faces have them others have none, and
     taken away there they would be bright ones. What lines a portrait has near them fades instead.
-    None come along the middle of a turned face, where a nose would have two ridges, and little on
-    its near cheek, where the mean face is stretched. White comes to
-    hair as lines do to skin: a factor on its colour would leave black hair black. On the way to
-    younger white hair gets a colour again, and what is not white keeps its own.
+    None come along the middle of a turned face, where a nose would have two ridges, and little of
+    colours and lines on its near cheek, where the mean face is stretched. White comes to hair as
+    lines do to skin: a factor on its colour would leave black hair black. On the way to younger
+    white hair gets a colour again, and what is not white keeps its own.
 
     Faces resist: some stay older than the one that was asked for, others get too young. The reader
     knows by how much (`Reading.shortfall`), and as much more is asked for.

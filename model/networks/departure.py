@@ -116,7 +116,7 @@ def _alike(grey: Tensor, mouth: Tensor) -> Tensor:
     """
     margin = round(ABOUT * grey.shape[-1])
     apart = functional.pad(grey.abs().clamp(max=LARGE), (margin,) * 4, mode="replicate")
-    inside = slice(margin, -margin)
+    inside = slice(margin, margin + grey.shape[-1])
     square = mean_around(apart, margin)[..., inside, inside].square()
     alike, talking = (1 / (1 + square / least**2) for least in (UNLIKE, MIMIC))
     return alike * (1 - mouth * (1 - talking))
